@@ -1,0 +1,80 @@
+# Every target makes or refreshes .venv by itself, when requirements.txt or pyproject.toml changed.
+#   make run            execute the main notebook of every chapter      (CH=ch02: of one chapter)
+#   make test           lint, unit tests, every notebook against its stored outputs
+#   PYTHON=python3.12   the interpreter to build .venv from
+# Windows: README.md shows the same steps as plain pip commands.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+PINS := requirements.txt pyproject.toml
+STAMP := $(VENV)/installed-from
+PYTEST := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/python -m pytest -q
+
+# A PYTHON named by the caller replaces a .venv that was built from another version.
+ifdef PYTHON
+ifneq ($(shell $(PYTHON) -V 2>&1),$(shell $(BIN)/python -V 2>&1))
+$(shell rm -rf $(VENV))
+endif
+endif
+PYTHON ?= python3
+
+.PHONY: help setup run lab test test-fast test-cuda notebooks book-data lint format pins doctor clean
+
+help:
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+setup: $(STAMP)  ## make .venv and install the pinned packages
+
+# The stamp holds the text that was installed: a touched file alone does not install again.
+$(STAMP): $(PINS)
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python 3.10 or newer is needed, but $(PYTHON) is " + sys.version.split()[0] + ": name another with PYTHON=...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@cat $(PINS) | cmp -s - $@ || $(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	@cat $(PINS) > $@
+
+run: $(STAMP)  ## execute the main notebooks into build/executed (CH=ch02: one chapter)
+	@$(BIN)/python -m companion run $(CH)
+
+lab: $(STAMP)  ## open JupyterLab on 127.0.0.1 at the table of contents
+	$(BIN)/python -m companion lab
+
+test: lint  ## lint, unit tests, every notebook against its stored outputs
+	$(PYTEST) -n 2 --dist loadscope --nbval --nbval-current-env --nbval-cell-timeout=300 tests $(NOTEBOOK_FOLDERS)
+
+test-fast: $(STAMP)  ## unit tests alone, under a minute
+	$(PYTEST) -n 2 --dist loadscope -m "not notebook and not browser and not slow" tests
+
+test-cuda: $(STAMP)  ## the tests that need an NVIDIA GPU
+	$(PYTEST) -m cuda tests
+
+notebooks: $(STAMP)  ## re-execute the notebooks and store their outputs in place (CH=ch02: one chapter)
+	@$(BIN)/python -m companion notebooks $(CH)
+
+book-data: $(STAMP)  ## download the book's own texts, verified by sha256
+	@$(BIN)/python -m companion book-data
+
+doctor: $(STAMP)  ## say what works on this machine and how to mend what does not
+	@$(BIN)/python -m companion doctor
+
+lint: $(STAMP)  ## ruff, on scripts and notebooks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# CUDA's packages are left to torch, which pins them itself and needs none for its CPU build.
+pins: $(STAMP)  ## write requirements.txt anew from pyproject.toml (needs the network)
+	$(BIN)/python -m pip install --quiet uv
+	echo torch==2.13.0 > $(VENV)/torch-pin
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.10 --all-extras \
+		--no-header --no-annotate --constraint $(VENV)/torch-pin pyproject.toml -o $(VENV)/pins
+	{ echo "# The exact versions that the tests pass with, made by 'make pins' from pyproject.toml."; \
+	  grep -vE '^(nvidia-|cuda-|triton)' $(VENV)/pins; echo "-e .[dev]"; } > requirements.txt
+
+clean:  ## remove build/, caches and .venv
+	rm -rf build $(VENV) .pytest_cache .ruff_cache
+	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

@@ -1,0 +1,19 @@
+"""What is not the book: verified files, offline tokenizer, device, profile, running notebooks.
+
+A notebook's or script's first lines are `import companion; companion.setup()`. No chapter's code
+lives here, and nothing here imports a chapter.
+"""
+
+from companion.assets import AssetError, asset
+from companion.session import device, profile, setup
+from companion.tokenizer import prepare_tokenizer, tokenizer_files
+
+__all__ = [
+    "AssetError",
+    "asset",
+    "device",
+    "prepare_tokenizer",
+    "profile",
+    "setup",
+    "tokenizer_files",
+]

@@ -1,0 +1,78 @@
+"""Command line: python -m companion {doctor,run,notebooks,book-data,lab}."""
+
+import argparse
+import subprocess
+import sys
+
+from companion.assets import AssetError, asset, manifest
+
+
+def main(arguments=None):
+    """Run one command; the exit status, 0 where all went well."""
+    parser = argparse.ArgumentParser(prog="python -m companion")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("doctor", help="what works on this machine, and how to mend the rest")
+    for name, text in (
+        ("run", "execute the chapters' main notebooks into build/executed"),
+        ("notebooks", "execute all notebooks and store their outputs in place"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("chapter", nargs="?", help="only this one, for instance ch02")
+    commands.add_parser("book-data", help="download the book's own texts")
+    commands.add_parser("lab", help="open JupyterLab at the table of contents")
+    chosen = parser.parse_args(arguments)
+    if chosen.command in ("run", "notebooks"):
+        return _execute(chosen.command, chosen.chapter)
+    return {"doctor": _doctor, "book-data": _book_data, "lab": _lab}[chosen.command]()
+
+
+def _doctor():
+    from companion import doctor
+
+    return 0 if doctor.main() else 1
+
+
+def _execute(command, chapter):
+    from companion import notebooks
+
+    try:
+        if command == "run":
+            return 0 if notebooks.run(notebooks.main_notebooks(chapter)) else 1
+        return 0 if notebooks.store_outputs(notebooks.all_notebooks(chapter)) else 1
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _book_data():
+    """Fetch every file that is only to be had from the network."""
+    status = 0
+    for name, entry in manifest().items():
+        if "path" not in entry:
+            try:
+                print(f"{name}: {asset(name)}")
+            except AssetError as error:
+                print(error, file=sys.stderr)
+                status = 1
+    return status
+
+
+def _lab():
+    """JupyterLab on this machine alone, asking the network for nothing."""
+    from companion.notebooks import ROOT
+
+    command = [
+        *(sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1"),
+        f"--ServerApp.root_dir={ROOT}",
+        "--LabApp.default_url=/lab/tree/README.md?factory=Markdown%20Preview",
+        "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]
+    try:
+        return subprocess.call(command)
+    except KeyboardInterrupt:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""What a notebook or script asks for at its start: tokenizer, profile, device."""
+
+import logging
+import os
+import platform
+from importlib.metadata import version
+
+from companion.tokenizer import prepare_tokenizer
+
+PROFILES = ("pocket", "book")
+DEVICES = ("cpu", "cuda", "mps")
+
+
+def setup():
+    """Make GPT-2's tokenizer available offline and print the versions that figures depend on.
+
+    Raises:
+        AssetError: the tokenizer's files cannot be had.
+    """
+    prepare_tokenizer()
+    # On its first use ever, matplotlib may warn that it lists the fonts: noise under a plot.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+    print(
+        f"Python {platform.python_version()}, torch {version('torch')}, "
+        f"tiktoken {version('tiktoken')}, device {device()}"
+    )
+
+
+def profile():
+    """The environment variable PROFILE: "pocket" (the default) or "book".
+
+    Raises:
+        ValueError: PROFILE is set to something else.
+    """
+    return _choice("PROFILE", PROFILES) or "pocket"
+
+
+def device():
+    """The torch.device to compute on: `DEVICE` if set, else cuda where there is one, else cpu.
+
+    Apple's mps is used only when asked for, because its results differ in the last digits.
+
+    Raises:
+        ValueError: DEVICE names no kind of device.
+        RuntimeError: DEVICE names one that this machine, or this build of torch, does not have.
+    """
+    import torch
+
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    wanted = _choice("DEVICE", DEVICES) or ("cuda" if available["cuda"] else "cpu")
+    if not available[wanted]:
+        have = ", ".join(name for name in DEVICES if available[name])
+        raise RuntimeError(f"DEVICE={wanted} is not available here. Available: {have}.")
+    return torch.device(wanted)
+
+
+def _choice(variable, allowed):
+    """The variable's value, or None where it is unset or empty."""
+    value = os.environ.get(variable) or None
+    if value is not None and value not in allowed:
+        raise ValueError(f"{variable} must be one of {', '.join(allowed)}, but is {value!r}.")
+    return value
