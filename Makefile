@@ -10,7 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PINS := requirements.txt pyproject.toml
 STAMP := $(VENV)/installed-from
-PYTEST := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(BIN)/python -m pytest -q
+PYTEST := $(BIN)/python -m pytest -q
+NOTEBOOK_FOLDERS := $(wildcard ch0* appendix-*)
 
 # A PYTHON named by the caller replaces a .venv that was built from another version.
 ifdef PYTHON
@@ -20,19 +21,22 @@ endif
 endif
 PYTHON ?= python3
 
-.PHONY: help setup run lab test test-fast test-cuda notebooks book-data lint format pins doctor clean
+CHECK_VERSION = $(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or \
+	sys.exit("Python 3.10 or newer is needed, but $(PYTHON) is " + sys.version.split()[0] + \
+	": name another with PYTHON=...")'
+INSTALL = { test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); } && \
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+
+.PHONY: FORCE help setup run lab test test-fast test-cuda notebooks book-data lint format pins doctor clean
 
 help:
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 setup: $(STAMP)  ## make .venv and install the pinned packages
 
-# The stamp holds the text that was installed: a touched file alone does not install again.
-$(STAMP): $(PINS)
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python 3.10 or newer is needed, but $(PYTHON) is " + sys.version.split()[0] + ": name another with PYTHON=...")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@cat $(PINS) | cmp -s - $@ || $(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
-	@cat $(PINS) > $@
+# The stamp holds the text that was installed: a file that was only touched installs nothing.
+$(STAMP): FORCE
+	@cat $(PINS) | cmp -s - $@ || { $(CHECK_VERSION) && $(INSTALL) && cat $(PINS) > $@; }
 
 run: $(STAMP)  ## execute the main notebooks into build/executed (CH=ch02: one chapter)
 	@$(BIN)/python -m companion run $(CH)

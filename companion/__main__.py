@@ -1,10 +1,12 @@
 """Command line: python -m companion {doctor,run,notebooks,book-data,lab}."""
 
 import argparse
+import contextlib
+import os
 import subprocess
 import sys
 
-from companion.assets import AssetError, asset, manifest
+from companion.assets import HERE, AssetError, asset, manifest
 
 
 def main(arguments=None):
@@ -57,21 +59,26 @@ def _book_data():
     return status
 
 
+def lab(root, *options):
+    """The running JupyterLab over `root`: for this machine alone, asking the network for nothing.
+
+    The settings in `jupyter/` let it show README.md, the table of contents, as a page.
+    """
+    command = [sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1"]
+    command += [f"--ServerApp.root_dir={root}", "--LabApp.default_url=/lab/tree/README.md"]
+    settings = os.pathsep.join(
+        filter(None, [str(HERE / "jupyter"), os.getenv("JUPYTER_CONFIG_PATH")])
+    )
+    environment = {**os.environ, "JUPYTER_CONFIG_PATH": settings}
+    return subprocess.Popen([*command, *options], env=environment)
+
+
 def _lab():
-    """JupyterLab on this machine alone, asking the network for nothing."""
     from companion.notebooks import ROOT
 
-    command = [
-        *(sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1"),
-        f"--ServerApp.root_dir={ROOT}",
-        "--LabApp.default_url=/lab/tree/README.md?factory=Markdown%20Preview",
-        "--LabApp.news_url=None",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-    ]
-    try:
-        return subprocess.call(command)
-    except KeyboardInterrupt:
-        return 0
+    with lab(ROOT) as process, contextlib.suppress(KeyboardInterrupt):
+        return process.wait()
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,72 @@
+"""What all tests share: settings of the stored outputs, tiers, the book's texts, a clean tree."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from companion.notebooks import STORED_UNDER
+
+ROOT = Path(__file__).resolve().parent
+MADE_BY_TOOLS = {".git", ".venv", "build", "__pycache__", ".pytest_cache", ".ruff_cache"}
+MADE_BY_TOOLS |= {".ipynb_checkpoints"}
+
+os.environ.update(STORED_UNDER)  # before any kernel starts
+
+
+def files_below(root):
+    """Every file that is not a tool's own, relative to `root`."""
+    found = set()
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in MADE_BY_TOOLS]
+        found |= {str(Path(folder, name).relative_to(root)) for name in names}
+    return found
+
+
+def pytest_sessionstart(session):
+    session.config.files_before = files_below(ROOT)
+
+
+def pytest_sessionfinish(session):
+    """A notebook or test that leaves a file in the repository fails the whole run."""
+    left_behind = files_below(ROOT) - session.config.files_before
+    if left_behind and not hasattr(session.config, "workerinput"):  # once, not in each worker
+        print(f"\nLEFT BEHIND by the tests: {', '.join(sorted(left_behind))}")
+        session.exitstatus = 1
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.suffix == ".ipynb":
+            item.add_marker("notebook")
+
+
+@pytest.fixture(scope="session")
+def verdict():
+    """Path of the book's story, wherever this machine has it; nothing is downloaded."""
+    from companion.assets import is_verified, local_path, manifest
+
+    beside = ROOT.parent / "shared" / "data" / "the-verdict.txt"
+    if is_verified(beside, manifest()["the-verdict.txt"]):
+        return beside
+    return local_path("the-verdict.txt") or pytest.skip(
+        "the-verdict.txt is not on this machine: make book-data"
+    )
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    """A cache folder of the test's own."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("COMPANION_CACHE", str(folder))
+    monkeypatch.delenv("TIKTOKEN_CACHE_DIR", raising=False)
+    return folder
+
+
+@pytest.fixture
+def book_cache(empty_cache, verdict):
+    """A cache folder that holds the book's story."""
+    empty_cache.mkdir()
+    shutil.copy(verdict, empty_cache)
+    return empty_cache
