@@ -27,7 +27,8 @@ CHECK_VERSION = $(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or \
 INSTALL = { test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); } && \
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
 
-.PHONY: FORCE help setup run lab test test-fast test-cuda notebooks book-data lint format pins doctor clean
+.PHONY: FORCE help setup run lab test test-fast test-cuda notebooks images book-data lint format \
+	pins doctor clean
 
 help:
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -55,6 +56,9 @@ test-cuda: $(STAMP)  ## the tests that need an NVIDIA GPU
 
 notebooks: $(STAMP)  ## re-execute the notebooks and store their outputs in place (CH=ch02: one chapter)
 	@$(BIN)/python -m companion notebooks $(CH)
+
+images: $(STAMP)  ## redraw the pictures from images/src
+	@$(BIN)/python images/src/draw_all.py
 
 book-data: $(STAMP)  ## download the book's own texts, verified by sha256
 	@$(BIN)/python -m companion book-data

