@@ -151,7 +151,7 @@ def store_outputs(paths):
             print(f"{path.relative_to(ROOT)}: FAILED, left as it was\n{error}", file=sys.stderr)
             ok = False
             continue
-        normalise(notebook)
+        normalize(notebook)
         unfinished = path.with_suffix(".unfinished")
         nbformat.write(notebook, unfinished)
         os.replace(unfinished, path)
@@ -159,7 +159,7 @@ def store_outputs(paths):
     return ok
 
 
-def normalise(notebook):
+def normalize(notebook):
     """Reduce metadata to what is the same on every machine, so that diffs stay small."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

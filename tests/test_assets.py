@@ -22,7 +22,7 @@ from companion import AssetError, asset, assets
 GOOD = os.urandom(300_000)
 ENTRY = {
     "what": "A file for tests",
-    "licence": "none",
+    "license": "none",
     "size": len(GOOD),
     "sha256": hashlib.sha256(GOOD).hexdigest(),
     "meanwhile": "the-next-word.txt",
@@ -272,7 +272,7 @@ def test_every_embedded_file_is_the_one_listed():
     for name, entry in assets.manifest().items():
         if "urls" not in entry:
             assert assets.is_verified(asset(name), entry)
-        assert {"what", "licence", "size", "sha256"} <= entry.keys()
+        assert {"what", "license", "size", "sha256"} <= entry.keys()
         assert "path" in entry or entry["urls"]
 
 

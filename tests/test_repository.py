@@ -172,8 +172,11 @@ def notebook_faults(path):
         yield "execution counts do not run from 1"
     if not cells[0]["source"].startswith("import companion\n\ncompanion.setup()"):
         yield "does not start with companion.setup()"
-    if sum("parameters" in cell["metadata"].get("tags", []) for cell in cells) != 1:
-        yield "needs one cell tagged parameters"
+    reads_profile = [cell for cell in cells if "companion.profile()" in cell["source"]]
+    if any(cell["metadata"].get("tags") != ["parameters"] for cell in reads_profile):
+        yield "a cell that reads the profile is not tagged parameters"
+    if len(reads_profile) > 1:
+        yield "reads the profile more than once"
     for cell, following in itertools.zip_longest(cells, cells[1:]):
         yield from cell_faults(cell, following)
 
@@ -185,7 +188,7 @@ def metadata_faults(metadata):
         "kernelspec",
         "language_info",
     }:
-        yield "metadata is not normalised: make notebooks"
+        yield "metadata is not normalized: make notebooks"
 
 
 def cell_faults(cell, following):
@@ -231,7 +234,7 @@ def shows_something(source):
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_a_notebook_is_stored_executed_and_normalised(name):
+def test_a_notebook_is_stored_executed_and_normalized(name):
     assert list(notebook_faults(NOTEBOOKS[name])) == []
 
 
@@ -264,6 +267,8 @@ TEXT = {"output_type": "stream", "name": "stdout", "text": "1\n"}
         (code_cell("print(1)", 3, [TEXT], ["nbval-ignore"]), "unknown tag"),
         (code_cell("from gpt import *", 3), "imports"),
         (code_cell("x = 1\n" * 46, 3), "longer"),
+        (code_cell("x = companion.profile()", 3), "not tagged"),
+        (code_cell("x = companion.profile()", 3, tags=["parameters"]), "more than once"),
     ],
 )
 def test_a_fault_in_a_notebook_is_found(last_cell, fault, tmp_path):

@@ -1,5 +1,9 @@
 """`make run` and `make notebooks` on small notebooks of the test's own."""
 
+import re
+import subprocess
+import sys
+
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -58,7 +62,7 @@ def test_an_unknown_chapter_lists_the_known_ones(repository, capsys):
     assert "CH=ch99. There are: ch02" in capsys.readouterr().err
 
 
-def test_stored_outputs_are_real_and_metadata_is_normalised(repository):
+def test_stored_outputs_are_real_and_metadata_is_normalized(repository):
     path = repository("ch02", "import os; os.environ['PROFILE']", "print('a'); print('b')")
     before = nbformat.read(path, 4)
     before.metadata["widgets"] = {"big": "state"}
@@ -73,6 +77,32 @@ def test_stored_outputs_are_real_and_metadata_is_normalised(repository):
     assert after.metadata.keys() == {"kernelspec", "language_info"}
     assert after.metadata.language_info == {"name": "python"}
     assert after.cells[1].metadata == {"tags": ["kept"]}
+
+
+def test_one_changed_digit_in_a_stored_output_is_found(tmp_path):
+    """The very notebook that passes in the strict run fails with one digit changed."""
+    path = notebooks.ROOT / "ch02" / "01_main-chapter-code" / "dataloader.ipynb"
+    notebook = nbformat.read(path, 4)
+    printed = next(cell for cell in notebook.cells if "print(inputs)" in cell.source).outputs[0]
+    printed.text = re.sub(r"\d", lambda digit: str((int(digit[0]) + 1) % 10), printed.text, count=1)
+    nbformat.write(notebook, tmp_path / path.name)
+    strict = [
+        "--nbval",
+        "--nbval-current-env",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        f"--rootdir={tmp_path}",
+    ]
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", *strict, path.name],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert "1 failed" in result.stdout
+    assert "Cell outputs differ" in result.stdout or "mismatch" in result.stdout
 
 
 def test_a_notebook_that_fails_is_left_as_it_was(repository, capsys):
