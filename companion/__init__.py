@@ -5,13 +5,14 @@ lives here, and nothing here imports a chapter.
 """
 
 from companion.assets import AssetError, asset
-from companion.session import device, profile, setup
+from companion.session import device, has_widgets, profile, setup
 from companion.tokenizer import prepare_tokenizer, tokenizer_files
 
 __all__ = [
     "AssetError",
     "asset",
     "device",
+    "has_widgets",
     "prepare_tokenizer",
     "profile",
     "setup",

@@ -58,6 +58,11 @@ def device():
     return torch.device(wanted)
 
 
+def has_widgets():
+    """Whether sliders and the like will be seen: in JupyterLab or VS Code, not in a batch run."""
+    return "JPY_SESSION_NAME" in os.environ or "VSCODE_PID" in os.environ
+
+
 def _choice(variable, allowed):
     """The variable's value, or None where it is unset or empty."""
     value = os.environ.get(variable) or None
