@@ -226,7 +226,8 @@ def shows_something(source):
         getattr(call.func, "id", "") == "print" for call in calls if call not in in_functions
     )
     ends_with_value = (
-        isinstance(body[-1], ast.Expr)
+        body  # empty where all of the cell is a comment, as a hint not yet asked for
+        and isinstance(body[-1], ast.Expr)
         and not isinstance(body[-1].value, ast.Call)
         and not source.rstrip().endswith(";")
     )
@@ -258,6 +259,7 @@ TEXT = {"output_type": "stream", "name": "stdout", "text": "1\n"}
     [
         (code_cell("print(1)", 3, [TEXT]), None),
         (code_cell("x = 1", 3), None),
+        (code_cell('# hint("2.1")', 3), None),
         (code_cell("print(1)", 3), "stores no output"),
         (code_cell("1 + 1", 3), "stores no output"),
         (code_cell("print(1)", 7, [TEXT]), "counts"),
