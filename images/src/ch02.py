@@ -19,6 +19,8 @@ from drawing import (
     VECTORS,
     Box,
     Drawing,
+    alt_text,
+    numbers,
     tint,
 )
 
@@ -48,9 +50,6 @@ POSITION_TABLE = [
 ]
 
 
-NBSP = "\u00a0"
-
-
 def words(text):
     """Split a text as section 2.2 does."""
     return [piece for piece in re.split(SPLIT, text) if piece.strip()]
@@ -59,11 +58,6 @@ def words(text):
 def vocabulary(text):
     """Number the sorted distinct tokens as section 2.3 does."""
     return {token: i for i, token in enumerate(sorted(set(words(text))))}
-
-
-def numbers(values, decimals=2):
-    """Texts of equal width: a non-breaking space stands where a minus would."""
-    return [f"{'−' if v < 0 else NBSP}{abs(v):.{decimals}f}" for v in values]
 
 
 TOY_TEXT = "A cat sat. A dog sat, too."
@@ -570,11 +564,6 @@ def input_pipeline():
     d.arrow(positions.right, (444, positions.center[1]), plus.bottom)
     d.label(MARGIN, 454, "The same 4 position vectors are added to each of the 8 windows.")
     return d
-
-
-def alt_text(draw):
-    """A drawing's docstring on one line."""
-    return " ".join(draw.__doc__.split())
 
 
 DRAWINGS = {

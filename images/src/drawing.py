@@ -4,9 +4,10 @@ A drawing is 700 px wide and opaque, so it reads the same on light and dark page
 downwards. Every text is placed by its vertical middle. Text that could outgrow its box on a
 machine with wide fonts raises `ValueError` while drawing.
 
-Colours carry meaning and are the same in every picture: see the names below the palette.
+Colors carry meaning and are the same in every picture: see the names below the palette.
 """
 
+from itertools import chain
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
@@ -19,6 +20,11 @@ BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 INK, GREY, LINE, WHITE, PAPER = "#1A1A1A", "#595959", "#B8B8B8", "#FFFFFF", "#FBFAF7"
 
 TEXT, IDS, VECTORS, POSITIONS, MODEL, FOCUS = SKY, ORANGE, GREEN, PURPLE, BLUE, VERMILLION
+
+# Inside attention there are no ids and no positions, so queries and keys take over their colors.
+# Values are what the model computes from a vector; weights say where the focus lies. A context
+# vector has the color of what it is mixed from.
+QUERIES, KEYS, VALUES, WEIGHTS = ORANGE, PURPLE, BLUE, VERMILLION
 
 # Type scale, in px
 HEADLINE, BODY, SMALL = 20, 16, 14
@@ -34,8 +40,11 @@ def tint(color, share=SHADES[1]):
     return "#" + "".join(f"{round(255 + (c - 255) * share):02X}" for c in channels)
 
 
+HEAT = tuple(tint(WEIGHTS, step / 20) for step in range(17))
 HUES = (ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE, LINE)
-PALETTE = {INK, GREY, LINE, WHITE, PAPER, *HUES} | {tint(h, s) for h in HUES for s in SHADES}
+PALETTE = {INK, GREY, LINE, WHITE, PAPER, *HUES, *HEAT}
+PALETTE |= {tint(hue, share) for hue in HUES for share in SHADES}
+NBSP = "\u00a0"
 
 
 def text_width(text, size=BODY, bold=False, mono=False):
@@ -58,6 +67,16 @@ def text_width(text, size=BODY, bold=False, mono=False):
 def num(value):
     """Write a coordinate with at most one decimal."""
     return f"{round(value, 1) + 0:g}"
+
+
+def numbers(values, decimals=2):
+    """Texts of equal width: a non-breaking space stands where a minus would."""
+    return [f"{'−' if v < 0 else NBSP}{abs(v):.{decimals}f}" for v in values]
+
+
+def alt_text(draw):
+    """A drawing's docstring on one line."""
+    return " ".join(draw.__doc__.split())
 
 
 def path(points):
@@ -135,7 +154,7 @@ class Drawing:
             self.text(x, y + 20 * i, line, SMALL, color, anchor, bold)
 
     def inscribe(self, box, lines, size, color=INK, bold=False, mono=False):
-        """Centred lines inside a box; refuses those that might not fit."""
+        """Centered lines inside a box; refuses those that might not fit."""
         for i, line in enumerate(lines):
             if text_width(line, size, bold, mono) > box.w - 8:
                 raise ValueError(f"{line!r} does not fit a box of {box.w} px")
@@ -146,7 +165,7 @@ class Drawing:
     def box(
         self, x, y, w, h, text="", color=LINE, size=BODY, *, strong=False, dashed=False, **font
     ):
-        """Rounded box with centred text. `strong` makes it stand out, `dashed` marks a gap."""
+        """Rounded box with centered text. `strong` makes it stand out, `dashed` marks a gap."""
         box = Box(x, y, w, h)
         fill = color if color == MODEL else PAPER if dashed else tint(color, SHADES[1 + strong])
         self.rect(box, fill, color, radius=min(8, h / 5), dashed=dashed)
@@ -170,6 +189,28 @@ class Drawing:
                 self.inscribe(box, [text], SMALL, mono=True)
         return grid
 
+    def heat(self, x, y, rows, peak=1.0, cell=(56, 30), decimals=2):
+        """Grid of weights or scores, the darker the nearer to `peak`. Rows of Boxes.
+
+        A text in place of a number stands in a dashed cell, for what is hidden. Without
+        `decimals` the shades stand alone.
+        """
+        w, h = cell
+        grid = [
+            [Box(x + c * w, y + r * h, w, h) for c in range(len(row))] for r, row in enumerate(rows)
+        ]
+        cells = list(zip(chain(*grid), chain(*rows), strict=True))
+        for box, value in cells:
+            if isinstance(value, str):
+                self.rect(box, PAPER, GREY, dashed=True)
+                self.inscribe(box, value.splitlines(), SMALL, GREY, mono=True)
+        for box, value in cells:
+            if not isinstance(value, str):
+                self.rect(box, HEAT[round(16 * min(max(value / peak, 0), 1))], WEIGHTS)
+                text = "" if decimals is None else f"{value:.{decimals}f}".replace("-", "−")
+                self.inscribe(box, text.splitlines(), SMALL, mono=True)
+        return grid
+
     def vector(self, x, y, shades, cell=(22, 22)):
         """Row of numbers shown as shades (0 to 3), where their values do not matter."""
         w, h = cell
@@ -177,23 +218,24 @@ class Drawing:
             self.rect(Box(x + i * w, y, w, h), tint(VECTORS, SHADES[shade]), VECTORS)
         return Box(x, y, len(shades) * w, h)
 
-    def block(self, x, y, rows, columns, color, depth=0):
-        """Tensor seen from the front; `depth` px show a third axis."""
+    def block(self, x, y, rows, columns, color, depth=0, share=SHADES[1]):
+        """Tensor seen from the front; `depth` px show a third axis, `share` says how dark it is."""
         w, h = columns * 16, rows * 16
         for back in range(depth, 0, -8):
             self.rect(Box(x + back, y - back, w, h), tint(color, SHADES[2]), color)
         for r in range(rows):
             for c in range(columns):
-                self.rect(Box(x + c * 16, y + r * 16, 16, 16), tint(color), color)
+                self.rect(Box(x + c * 16, y + r * 16, 16, 16), tint(color, share), color)
         return Box(x, y - depth, w + depth, h + depth)
 
-    def line(self, *points, color=GREY, dashed=False):
+    def line(self, *points, color=GREY, dashed=False, width=2.0):
         dash = ' stroke-dasharray="5 4"' if dashed else ""
         self.parts.append(
-            f'<path d="{path(points)}" fill="none" stroke="{color}" stroke-width="2"{dash}/>'
+            f'<path d="{path(points)}" fill="none" stroke="{color}" '
+            f'stroke-width="{num(width)}"{dash}/>'
         )
 
-    def arrow(self, *points, label="", color=GREY, gap=5, dashed=False):
+    def arrow(self, *points, label="", color=GREY, gap=5, dashed=False, width=2.0):
         """Arrow through the points, `gap` px away from both ends; the label is beside its start."""
         points = list(points)
         (x1, y1), (x2, y2) = points[:2]
@@ -203,9 +245,9 @@ class Drawing:
             self.label((x1 + x2) / 2 + 12, (y1 + y2) / 2, label)
         points[0] = towards(points[0], points[1], gap)
         points[-1] = tip = towards(points[-1], points[-2], gap)
-        base = towards(tip, points[-2], 10)
+        base = towards(tip, points[-2], max(10, 1.8 * width))
         dx, dy = (tip[0] - base[0]) * 0.5, (tip[1] - base[1]) * 0.5
-        self.line(*points[:-1], base, color=color, dashed=dashed)
+        self.line(*points[:-1], base, color=color, dashed=dashed, width=width)
         corners = (tip, (base[0] - dy, base[1] + dx), (base[0] + dy, base[1] - dx))
         self.parts.append(f'<path d="{path(corners)} Z" fill="{color}"/>')
 
