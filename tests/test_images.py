@@ -186,7 +186,7 @@ def test_style(path):
     assert min(float(e.get("font-size")) for e in root.iter(f"{SVG}text")) >= 13
 
 
-# Truth: the ids and vectors shown are those of GPT-2's tokenizer and of PyTorch
+# Truth: the ids and numbers shown are those of GPT-2's tokenizer and of PyTorch
 
 
 @pytest.fixture
@@ -213,3 +213,119 @@ def test_vectors_in_pictures_are_pytorchs(ch02):
         torch.testing.assert_close(
             layer.weight.detach(), torch.tensor(table), atol=tolerance * 1.01, rtol=0
         )
+
+
+@pytest.fixture
+def ch03(monkeypatch):
+    monkeypatch.syspath_prepend(IMAGES / "src")
+    return runpy.run_path(str(IMAGES / "src" / "ch03.py"))
+
+
+def simple_attention(torch, x):
+    """Section 3.3, without trainable weights."""
+    scores = x @ x.T
+    weights = scores.softmax(dim=-1)
+    weighted = weights[1, :, None] * x
+    return {
+        "SIMPLE_SCORES": scores[1],
+        "EXPONENTIALS": scores[1].exp(),
+        "EXP_SUM": scores[1].exp().sum(),
+        "SIMPLE_WEIGHTS": weights,
+        "WEIGHTED_INPUTS": weighted,
+        "SIMPLE_CONTEXT": weighted.sum(dim=0),
+    }
+
+
+def trainable_attention(torch, x):
+    """Section 3.4.1, for the second token."""
+    torch.manual_seed(123)
+    w_query, w_key, w_value = (torch.rand(3, 2) for _ in range(3))
+    query, keys, values = x[1] @ w_query, x @ w_key, x @ w_value
+    scores = query @ keys.T
+    weights = (scores / 2**0.5).softmax(dim=-1)
+    return {
+        "W_QUERY": w_query,
+        "W_KEY": w_key,
+        "W_VALUE": w_value,
+        "QUERY_VECTOR": query,
+        "KEY_VECTORS": keys,
+        "VALUE_VECTORS": values,
+        "SCORES": scores,
+        "SCALED_SCORES": scores / 2**0.5,
+        "ATTENTION_WEIGHTS": weights,
+        "CONTEXT": weights @ values,
+    }
+
+
+def causal_attention(torch, x):
+    """Section 3.5.1, both ways."""
+    torch.manual_seed(789)
+    query, key = (torch.nn.Linear(3, 2, bias=False) for _ in range(2))
+    scores = query(x) @ key(x).T
+    future = torch.ones(6, 6, dtype=torch.bool).triu(diagonal=1)
+    cut = (scores / 2**0.5).softmax(dim=-1).masked_fill(future, 0)
+    weights = (scores.masked_fill(future, -torch.inf) / 2**0.5).softmax(dim=-1)
+    torch.testing.assert_close(cut / cut.sum(dim=-1, keepdim=True), weights)
+    return {
+        "CAUSAL_SCORES": scores[:3],
+        "CUT_WEIGHTS": cut[:3][~future[:3]],
+        "CUT_SUMS": cut.sum(dim=-1)[:3],
+        "CAUSAL_ROWS": weights[:3][~future[:3]],
+        "CAUSAL_WEIGHTS": weights[~future],
+    }
+
+
+def attention_heads(torch, x):
+    """Section 3.6.1, two causal heads."""
+    torch.manual_seed(123)
+    heads = []
+    for _ in range(2):
+        query, key, value = (torch.nn.Linear(3, 2, bias=False)(x) for _ in range(3))
+        attention = torch.nn.functional.scaled_dot_product_attention
+        heads.append(attention(query[None], key[None], value[None], is_causal=True)[0])
+    return {"HEAD_OUTPUTS": torch.stack(heads)}
+
+
+def flat(table):
+    """The numbers of nested lists in one list."""
+    return [v for part in table for v in flat(part)] if isinstance(table, list) else [table]
+
+
+@pytest.mark.parametrize(
+    "section", [simple_attention, trainable_attention, causal_attention, attention_heads]
+)
+def test_numbers_in_attention_pictures_are_pytorchs(ch03, section):
+    torch = pytest.importorskip("torch")
+    inputs = (
+        "0.43 0.15 0.89 0.55 0.87 0.66 0.57 0.85 0.64 0.22 0.58 0.33 0.77 0.25 0.10 0.05 0.80 0.55"
+    )
+    assert flat(ch03["INPUTS"]) == [float(number) for number in inputs.split()]
+    for name, expected in section(torch, torch.tensor(ch03["INPUTS"])).items():
+        decimals = 2 if name in ("CAUSAL_WEIGHTS", "HEAD_OUTPUTS") else 4
+        torch.testing.assert_close(
+            torch.tensor(flat(ch03[name])),
+            expected.detach().flatten(),
+            atol=0.505 * 10**-decimals,
+            rtol=0,
+            msg=lambda why, name=name: f"{name}: {why}",
+        )
+
+
+def test_the_demonstration_of_heads_is_the_books(ch03):
+    """The book prints this product of head 1 with its own transpose (section 3.6.2)."""
+    head = ch03["DEMONSTRATION"][0]
+    product = [[sum(a * b for a, b in zip(p, q, strict=True)) for q in head] for p in head]
+    book = [[1.3208, 1.1631, 1.2879], [1.1631, 2.2150, 1.8424], [1.2879, 1.8424, 2.0402]]
+    assert flat(product) == pytest.approx(flat(book), abs=0.0002)
+
+
+SUM_OF_PRODUCTS = re.compile(r">([\d.]+ × [\d.]+(?: \+ [\d.]+ × [\d.]+)*) [=≈] ([\d.]+)<")
+
+
+def test_sums_worked_out_in_pictures_are_right():
+    sums = [sum_ for path in SVGS for sum_ in SUM_OF_PRODUCTS.findall(path.read_text("utf-8"))]
+    assert len(sums) == 2
+    for terms, result in sums:
+        products = [factors.split(" × ") for factors in terms.split(" + ")]
+        total = sum(float(a) * float(b) for a, b in products)
+        assert f"{total:.{len(result.partition('.')[2])}f}" == result
