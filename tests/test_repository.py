@@ -336,6 +336,15 @@ def test_pictures_have_alt_text_and_links_lead_somewhere():
         assert list(dead_links(text, path.parent)) == [], path
 
 
+def test_both_front_pages_link_to_the_same_files():
+    def links(name):
+        found = re.findall(r"\]\(([^)\s]+)", (ROOT / name).read_text(encoding="utf-8"))
+        return {target for target in found if not target.startswith("README")}
+
+    assert links("README.md") == links("README.zh-CN.md")
+    assert len(links("README.md")) > 5  # control
+
+
 def test_a_bad_picture_or_link_is_found(tmp_path):
     (tmp_path / "a.svg").touch()
     assert list(picture_faults("![a cat](a.svg) <img src='a.svg' alt=\"a cat\">")) == []

@@ -206,7 +206,7 @@ class TimesSeen(Exercise):
         return times_seen(num_tokens, max_length, stride)[-1] == 0
 
     @must(
-        "With a stride as long as the window, no token may be counted twice.",
+        "With a stride as long as the window, a token that is in a window is in just one.",
         on=[(9, 4, 4), (30, 7, 7)],
     )
     def touching_windows_share_no_token(self, times_seen, num_tokens, max_length, stride):
@@ -310,6 +310,14 @@ class WindowsWithinTexts(Exercise):
         return not any(GPT2.eot_token in inputs for inputs, _ in pairs)
 
     @must(
+        f"A text that does not end with `{END}` must not be given one.",
+        on=[(WORDS, 2, 1), (WORDS, 3, 2)],
+    )
+    def no_end_mark_is_made_up(self, dataset_class, txt, max_length, stride):
+        pairs = pairs_in(dataset_class(txt, GPT2, max_length, stride))
+        return not any(GPT2.eot_token in targets for _, targets in pairs)
+
+    @must(
         "A window joins the end of one text with the beginning of the next.",
         on=[(TEXTS, 2, 1), (TEXTS, 3, 2)],
     )
@@ -385,7 +393,7 @@ class BugVocab(Exercise):
         return build(tokens).keys() == set(tokens)
 
     @must(
-        "The ids must run from 0 to the number of distinct tokens, without a gap.",
+        "The ids must run from 0 to one less than the number of distinct tokens, without a gap.",
         on=[(["b", "a", "b", "!"],), (["x", "x", "x"],)],
     )
     def ids_have_no_gap(self, build, tokens):
