@@ -232,6 +232,13 @@ class TargetIsInput(OfWindows):
         return self.windows[idx][:-1], self.windows[idx][:-1]
 
 
+@wrong("2.7", "no_end_mark_is_made_up")
+class LastTextEndedToo(OfWindows):
+    def cut(self, txt, max_length, stride):
+        texts = [self.ids(part + END) for part in txt.split(END)]
+        return [w for ids in texts for w in self.windows_of(ids, max_length, stride)]
+
+
 @wrong("2.7", "no_window_joins_two_texts")
 class MarksTakenOut(OfWindows):
     def cut(self, txt, max_length, stride):
