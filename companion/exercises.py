@@ -459,10 +459,16 @@ def _article(type_):
 
 
 def _shown(value):
-    """A value in a line: long ones are cut, tensors are shown as the lists that they hold."""
+    """A value in a line: long ones are cut, tensors are the lists they hold, to four decimals."""
     if hasattr(value, "tolist"):
-        value = value.tolist()
+        value = _rounded(value.tolist())
     if type(value).__repr__ is object.__repr__:
         return _kind_of(value)
     text = repr(value)
     return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 4]} ..."
+
+
+def _rounded(value):
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return round(value, 4) if isinstance(value, float) else value
