@@ -1,6 +1,7 @@
 """What all tests share: settings of the stored outputs, tiers, the book's texts, a clean tree."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -22,6 +23,19 @@ def files_below(root):
         folders[:] = [name for name in folders if name not in MADE_BY_TOOLS]
         found |= {str(Path(folder, name).relative_to(root)) for name in names}
     return found
+
+
+def printed_by_section(notebook):
+    """{"2.3.1" or "Exercise 2.1": all that the cells below that heading print}."""
+    printed, number = {}, "0"
+    for cell in notebook.cells:
+        headings = re.findall(r"^##+ ((?:Exercise )?\d[\d.]*\d)", cell.source, flags=re.M)
+        if cell.cell_type == "markdown" and headings:
+            number = headings[-1]
+        for output in cell.get("outputs", []):
+            text = output.get("text") or output.get("data", {}).get("text/plain", "")
+            printed[number] = printed.get(number, "") + text + "\n"
+    return printed
 
 
 def pytest_sessionstart(session):

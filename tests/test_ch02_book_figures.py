@@ -7,24 +7,17 @@ import nbformat
 import pytest
 
 from companion.notebooks import ROOT
+from conftest import printed_by_section
 
 FOLDER = ROOT / "ch02" / "01_main-chapter-code"
 pytestmark = pytest.mark.book
 
 
 def executed_outputs(name):
-    """{section number: all its printed text} of a notebook, and the text of the whole."""
+    """{section number: all its printed text} of a notebook that is run now."""
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(FOLDER)}}).execute()
-    section, sections = "0", {}
-    for cell in notebook.cells:
-        heading = re.match(r"## (?:Exercise )?([\d.]+\d)", cell.source)
-        if cell.cell_type == "markdown" and heading:
-            section = heading[1]
-        for output in cell.get("outputs", []):
-            text = output.get("text") or output.get("data", {}).get("text/plain", "")
-            sections[section] = sections.get(section, "") + text + "\n"
-    return sections
+    return printed_by_section(notebook)
 
 
 @pytest.fixture(scope="module")
@@ -116,11 +109,11 @@ def test_the_last_section_has_the_books_shapes(section):
 
 
 def test_the_exercises_have_the_books_answers(section):
-    pieces = section("2.1", "exercise-solutions")
+    pieces = section("Exercise 2.1", "exercise-solutions")
     assert "[33901, 86, 343, 86, 220, 959]" in pieces
     assert re.findall(r"'(.*)'\n", pieces)[:6] == ["Ak", "w", "ir", "w", " ", "ier"]
     first_batch = [40, 367, 2885, 1464, 1807, 3619, 402, 271]
-    numbers = re.findall(r"\d+", section("2.2", "exercise-solutions"))
+    numbers = re.findall(r"\d+", section("Exercise 2.2", "exercise-solutions"))
     assert [int(number) for number in numbers[:8]] == first_batch
 
 

@@ -9,23 +9,17 @@ import nbformat
 import pytest
 
 from companion.notebooks import ROOT
+from conftest import printed_by_section
 
 FOLDER = ROOT / "ch03" / "01_main-chapter-code"
 
 
 @pytest.fixture(scope="module")
 def section():
-    """section("3.5.1"): all that the section's cells print."""
+    """section("3.2"): all that the section's cells print, as it is stored."""
     printed = {}
     for name in ("ch03", "exercise-solutions"):
-        number = "0"
-        for cell in nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells:
-            headings = re.findall(r"^##+ ((?:Exercise )?\d[\d.]*\d)", cell.source, flags=re.M)
-            if cell.cell_type == "markdown" and headings:
-                number = headings[-1]
-            for output in cell.get("outputs", []):
-                text = output.get("text") or output.get("data", {}).get("text/plain", "")
-                printed[number] = printed.get(number, "") + text + "\n"
+        printed |= printed_by_section(nbformat.read(FOLDER / f"{name}.ipynb", as_version=4))
     return printed.__getitem__
 
 
