@@ -42,7 +42,7 @@ class CausalAttention(nn.Module):
         values = self.W_value(x)  # (B, T, d_out)
 
         scores = queries @ keys.transpose(1, 2)  # (B, T, T)
-        scores.masked_fill_(self.mask.bool()[:num_tokens, :num_tokens], -torch.inf)
+        scores.masked_fill_(self.mask[:num_tokens, :num_tokens].bool(), -torch.inf)
         weights = torch.softmax(scores / keys.shape[-1] ** 0.5, dim=-1)  # (B, T, T), rows sum to 1
         return self.dropout(weights) @ values  # (B, T, d_out)
 
@@ -116,7 +116,7 @@ class MultiHeadAttention(nn.Module):
         values = self.W_value(x).view(by_head).transpose(1, 2)  # (B, H, T, D)
 
         scores = queries @ keys.transpose(2, 3)  # (B, H, T, T)
-        scores.masked_fill_(self.mask.bool()[:num_tokens, :num_tokens], -torch.inf)
+        scores.masked_fill_(self.mask[:num_tokens, :num_tokens].bool(), -torch.inf)
         weights = torch.softmax(scores / self.head_dim**0.5, dim=-1)  # rows sum to 1
         context = self.dropout(weights) @ values  # (B, H, T, D)
 
