@@ -3,7 +3,9 @@
     python bench/bench_attention.py              # the table, at GPT-2 small's width and heads
     python bench/bench_attention.py --lengths    # some variants over 128 to 4,096 tokens (3 GB)
     python bench/bench_attention.py --resident   # memory as the system sees it (Linux)
-    python bench/bench_attention.py --save       # all three, stored for the notebook and README
+    python bench/bench_attention.py --all        # the three of them
+
+With --save, what was measured is stored for the notebook, and shown in its README.
 
 Times are the best of several rounds; in each round every variant has its turn, so that a busy
 moment of the machine does not hit one variant alone. First calls, and so compiling, are not
@@ -334,19 +336,21 @@ TABLES = {
 }
 
 
-def save(stored):
+def save(measured):
     """Store the measurements for the notebook, and put their tables into the README."""
-    STORED.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+    stored = json.loads(STORED.read_text(encoding="utf-8")) if STORED.exists() else {}
+    STORED.write_text(json.dumps({**stored, **measured}, indent=1) + "\n", encoding="utf-8")
     readme = README.read_text(encoding="utf-8")
-    for name, (_, text_of) in TABLES.items():
-        readme = replaced(readme, name, text_of(stored[name]))
+    for name, measurement in measured.items():
+        _, text_of = TABLES[name]
+        readme = replaced(readme, name, text_of(measurement))
     README.write_text(readme, encoding="utf-8")
 
 
-def differences(stored):
+def differences(measured):
     """Every difference from the chapter's class that was measured."""
-    rows = stored.get("table", {"rows": []})["rows"]
-    by_length = stored.get("lengths", {"rows": {}})["rows"]
+    rows = measured.get("table", {"rows": []})["rows"]
+    by_length = measured.get("lengths", {"rows": {}})["rows"]
     found = [row["difference"] for rows in [rows, *by_length.values()] for row in rows]
     return [difference for difference in found if difference is not None]
 
@@ -354,15 +358,16 @@ def differences(stored):
 def main(wanted=("table",), want_saved=False):
     """Measure and print; False if a variant disagrees with the chapter's class."""
     companion.setup()
-    stored = {}
+    measured = {}
     for name in wanted:
         measure_it, text_of = TABLES[name]
-        stored[name] = measure_it()
-        print(f"\n{text_of(stored[name])}", flush=True)
+        measured[name] = measure_it()
+        print(f"\n{text_of(measured[name])}", flush=True)
     if want_saved:
-        save(stored)
-    agree = all(difference <= TOLERANCE for difference in differences(stored))
-    if differences(stored):
+        save(measured)
+    found = differences(measured)
+    agree = max(found, default=0.0) <= TOLERANCE
+    if found:
         print(f"\nOutputs and gradients within {TOLERANCE:.0e} of the chapter's class: {agree}")
     return agree
 
@@ -372,12 +377,12 @@ if __name__ == "__main__":
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--lengths", action="store_true", help="several numbers of tokens")
     what.add_argument("--resident", action="store_true", help="memory as the system sees it")
-    what.add_argument("--save", action="store_true", help="measure everything and store it")
+    what.add_argument("--all", action="store_true", help="the table and these two")
     what.add_argument("--resident-of", help=argparse.SUPPRESS)
+    parser.add_argument("--save", action="store_true", help="store it for the notebook and README")
     chosen = parser.parse_args()
     if chosen.resident_of:
         print(json.dumps(resident_memory(chosen.resident_of)))
         sys.exit()
-    wanted = [name for name in TABLES if getattr(chosen, name, False)] or ["table"]
-    agreed = main(wanted=list(TABLES) if chosen.save else wanted, want_saved=chosen.save)
-    sys.exit(0 if agreed else 1)
+    wanted = [name for name in TABLES if chosen.all or getattr(chosen, name, False)] or ["table"]
+    sys.exit(0 if main(wanted, chosen.save) else 1)

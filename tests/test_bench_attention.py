@@ -40,7 +40,8 @@ def test_storing_replaces_the_tables_and_keeps_the_rest(bench, tmp_path, monkeyp
     monkeypatch.setattr(bench, "README", tmp_path / "README.md")
     blocks = [f"<!-- {name} -->\n\nold\n\n<!-- end of {name} -->\n" for name in bench.TABLES]
     bench.README.write_text("before\n" + "between\n".join(blocks) + "after\n", encoding="utf-8")
-    bench.save(stored)
+    for name in bench.TABLES:  # one at a time, as after a run without --all
+        bench.save({name: stored[name]})
     once = bench.README.read_text(encoding="utf-8")
     bench.save(stored)
 

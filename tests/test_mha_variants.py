@@ -167,6 +167,23 @@ def test_a_built_module_shares_no_weights_with_the_chapters(name):
     assert not same(output_of(chapter, x), before)
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU on this machine")
+@every_variant
+def test_the_numbers_on_a_gpu_are_those_of_the_cpu(name):
+    """Masks and other buffers included: what stays on the CPU makes this fail."""
+    chapter, x = chapter_class(dtype=torch.float32), tokens(dtype=torch.float32)
+    expected = [output_of(chapter, x), input_gradient_of(chapter, x)]
+    module = build(name, chapter.to("cuda"))
+    x = x.to("cuda")
+
+    for actual, wanted in zip(
+        [output_of(module, x), input_gradient_of(module, x)], expected, strict=True
+    ):
+        assert actual.is_cuda
+        torch.testing.assert_close(actual.cpu(), wanted, rtol=1e-4, atol=1e-4)
+
+
 # Causality
 
 
