@@ -49,7 +49,7 @@ test: lint  ## lint, unit tests, every notebook against its stored outputs
 	$(PYTEST) -n 2 --dist loadscope --nbval --nbval-current-env --nbval-cell-timeout=300 tests $(NOTEBOOK_FOLDERS)
 
 test-fast: $(STAMP)  ## unit tests alone, under a minute
-	$(PYTEST) -n 2 --dist loadscope -m "not notebook and not browser and not slow" tests
+	$(PYTEST) -n 2 --dist loadscope -m "not (notebook or browser or cuda or book or slow)" tests
 
 test-cuda: $(STAMP)  ## the tests that need an NVIDIA GPU
 	$(PYTEST) -m cuda tests
