@@ -5,7 +5,7 @@ lives here, and nothing here imports a chapter.
 """
 
 from companion.assets import AssetError, asset
-from companion.session import device, has_widgets, profile, setup
+from companion.session import device, has_widgets, profile, progress, setup
 from companion.tokenizer import prepare_tokenizer, tokenizer_files
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "has_widgets",
     "prepare_tokenizer",
     "profile",
+    "progress",
     "setup",
     "tokenizer_files",
 ]

@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import sys
 from importlib.metadata import version
 
 from companion.tokenizer import prepare_tokenizer
@@ -56,6 +57,17 @@ def device():
         have = ", ".join(name for name in DEVICES if available[name])
         raise RuntimeError(f"DEVICE={wanted} is not available here. Available: {have}.")
     return torch.device(wanted)
+
+
+def progress(iterable, description):
+    """The iterable with a progress bar, in a terminal or JupyterLab; nothing where neither looks.
+
+    The bar goes to standard error and disappears at the end.
+    """
+    from tqdm import tqdm
+
+    is_seen = sys.stderr.isatty() or has_widgets()
+    return tqdm(iterable, desc=description, leave=False, disable=not is_seen)
 
 
 def has_widgets():
