@@ -117,7 +117,7 @@ def generate(model, idx, max_new_tokens, context_size, temperature=0.0, top_k=No
 
     Source: book, section 5.3.3.
     """
-    check_request(idx, max_new_tokens)
+    check_prompt(idx, max_new_tokens)
     has_ended = torch.zeros(len(idx), 1, dtype=torch.bool, device=idx.device)
     for _ in range(max_new_tokens):
         with torch.no_grad():
@@ -145,7 +145,7 @@ def stream(model, idx, max_new_tokens, temperature=0.0, top_k=None, eos_id=None)
     Raises:
         ValueError: as `generate`.
     """
-    check_request(idx, max_new_tokens)
+    check_prompt(idx, max_new_tokens)
     context_size, weight = model.cfg["context_length"], model.tok_emb.weight
     idx = idx[:, -context_size:]
     num_slots = min(context_size, idx.shape[1] + max_new_tokens)
@@ -164,7 +164,7 @@ def stream(model, idx, max_new_tokens, temperature=0.0, top_k=None, eos_id=None)
         idx = torch.cat([idx, next_id], dim=1)  # (1, T + 1)
 
 
-def check_request(idx, max_new_tokens):
+def check_prompt(idx, max_new_tokens):
     """Raise a ValueError for a prompt that is empty or no batch, or a negative number of tokens."""
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens must be at least 0, but is {max_new_tokens}.")

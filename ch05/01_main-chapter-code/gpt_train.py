@@ -6,7 +6,6 @@ Run it to train a small model on a short story: python gpt_train.py
 
 import math
 import os
-import pickle
 import tempfile
 from itertools import islice
 from pathlib import Path
@@ -25,7 +24,7 @@ GPT_CONFIG_STORY = {
     "context_length": 128,
     "emb_dim": 128,
     "n_heads": 4,
-    "n_layers": 4,
+    "n_layers": 2,
 }
 
 
@@ -282,7 +281,7 @@ def load_checkpoint(path, cfg=None):
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"There is no checkpoint {path}.") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # what a damaged file leads to is not specified
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path} cannot be read as a checkpoint: {reason}") from error
     wanted = {"config", "model_state_dict", "optimizer_state_dict"}
@@ -301,7 +300,7 @@ def load_checkpoint(path, cfg=None):
     return checkpoint
 
 
-def main(cfg=GPT_CONFIG_STORY, num_epochs=15, learning_rate=0.002, path=None):
+def main(cfg=GPT_CONFIG_STORY, num_epochs=10, learning_rate=0.005, path=None):
     """Train on the repository's story, and save a checkpoint where a path is given."""
     companion.setup()
     device = companion.device()
