@@ -538,6 +538,43 @@ def test_the_files_names_in_the_picture_of_weights_are_gpt2s(ch05):
     assert shapes == {name: shape for name, shape, _ in ch05["BLOCK_TENSORS"]}
 
 
+@pytest.fixture
+def appendix_d(monkeypatch):
+    monkeypatch.syspath_prepend(IMAGES / "src")
+    return runpy.run_path(str(IMAGES / "src" / "appendix-D.py"))
+
+
+def test_the_curve_of_the_learning_rate_is_pytorchs(appendix_d):
+    """Sections D.1 and D.2."""
+    torch = pytest.importorskip("torch")
+    steps, warmup_steps = appendix_d["STEPS"], appendix_d["WARMUP_STEPS"]
+    first, peak, last = (appendix_d[name] for name in ("INITIAL_LR", "PEAK_LR", "MIN_LR"))
+    assert (steps, warmup_steps, first, peak, last) == (135, 27, 0.0001, 0.01, 0.1 * first)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=peak)
+    schedulers = torch.optim.lr_scheduler
+    up = schedulers.LinearLR(optimizer, first / peak, total_iters=warmup_steps)
+    down = schedulers.CosineAnnealingLR(optimizer, steps - warmup_steps, eta_min=last)
+    scheduler = schedulers.SequentialLR(optimizer, [up, down], milestones=[warmup_steps])
+    for step in range(steps):
+        assert appendix_d["rate"](step) == pytest.approx(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+
+
+def test_clipped_gradients_in_pictures_are_pytorchs(appendix_d):
+    """Section D.3."""
+    torch = pytest.importorskip("torch")
+    for before, norm, after in [
+        (appendix_d["GRADIENT"], appendix_d["NORM"], appendix_d["CLIPPED"]),
+        (appendix_d["SHORT"], appendix_d["SHORT_NORM"], appendix_d["SHORT"]),
+    ]:
+        weight = torch.zeros(2, 2, requires_grad=True)
+        weight.grad = torch.tensor(before, dtype=torch.float32)
+        found = torch.nn.utils.clip_grad_norm_([weight], max_norm=appendix_d["MAX_NORM"])
+        assert found.item() == pytest.approx(norm)
+        torch.testing.assert_close(weight.grad, torch.tensor(after), rtol=1e-5, atol=1e-5)
+
+
 # Alt text: the numbers that it names are those of the picture
 
 DECIMAL = re.compile(r"-?\d+\.\d+(?:e-\d+)?")
