@@ -668,7 +668,7 @@ def checkpoint():
     """A checkpoint holds the configuration, the model's weights, 653 MB, and the optimizer's two
     moments of each weight, 1.30 GB. To write text the first two do, to go on training all three are
     needed. The file is written beside the old one under another name, then renamed."""
-    d = Drawing("What a checkpoint holds, and how it is saved", 590)
+    d = Drawing("What a checkpoint holds, and how it is saved", 604)
     moments = f"two moments of\neach weight,\n{MOMENT_BYTES / 1e9:.2f} GB"
     d.rect(Box(MARGIN, 68, 244, 236), WHITE, LINE, radius=8)
     for y, h, name, look, about in [
@@ -711,7 +711,8 @@ def checkpoint():
         panels.append(panel)
     for left, right in pairwise(panels):
         d.arrow(left.right, right.left, gap=4)
-    d.label(MARGIN, 560, "If the disk is full half-way, the old file is still there, as it was.")
+    d.label(MARGIN, 558, "If the disk is full half-way, the old file is still there, as it was.")
+    d.label(MARGIN, 578, "The sizes are those of GPT_CONFIG_124M with a context of 256 tokens.")
     return d
 
 
