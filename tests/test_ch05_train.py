@@ -392,10 +392,7 @@ except OSError as error:
 load_checkpoint(path, TINY)
 print("files:", [p.name for p in path.parent.iterdir()])
 """
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path]),
-    }
+    importable = os.pathsep.join([os.path.dirname(__file__), *sys.path])
     done = subprocess.run(
         [*before, sys.executable, "-c", code, str(tmp_path)],
         capture_output=True,
