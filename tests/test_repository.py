@@ -336,6 +336,21 @@ def test_pictures_have_alt_text_and_links_lead_somewhere():
         assert list(dead_links(text, path.parent)) == [], path
 
 
+def heading_faults(text):
+    """Headings in whose words a `#` is left over."""
+    return re.findall(r"^#+ +#.*$", re.sub(r"```.*?```", "", text, flags=re.S), flags=re.M)
+
+
+def test_headings_have_their_marks_once():
+    for path, text in pages():
+        assert heading_faults(text) == [], path
+
+
+def test_a_heading_marked_twice_is_found():
+    assert heading_faults("# Why\n\n## C# in a cell\n\n```\n# # code\n```") == []
+    assert heading_faults("text\n\n# # Why\n") == ["# # Why"]
+
+
 def test_both_front_pages_link_to_the_same_files():
     def links(name):
         found = re.findall(r"\]\(([^)\s]+)", (ROOT / name).read_text(encoding="utf-8"))
