@@ -32,6 +32,7 @@ def table_row(printed, chapter):
     return next(line for line in printed.splitlines() if line.startswith(f"{chapter}"))
 
 
+@pytest.mark.notebook  # starts kernels
 def test_all_chapters_run_and_the_failing_cell_is_named(repository, capsys):
     repository("ch02", "1 + 1", "raise ValueError('no such luck')", "3")
     good = repository("ch03", "print('hello')", "block = bytes(200_000_000); len(block)")
@@ -47,6 +48,7 @@ def test_all_chapters_run_and_the_failing_cell_is_named(repository, capsys):
     assert not nbformat.read(good, 4).cells[1].outputs  # the original is not touched
 
 
+@pytest.mark.notebook  # starts kernels
 def test_one_chapter_runs_alone_and_the_status_is_zero(repository, capsys):
     repository("ch02", "raise ValueError")
     repository("ch03", "import numpy; block = numpy.ones(30_000_000); import time; time.sleep(0.5)")
@@ -62,6 +64,7 @@ def test_an_unknown_chapter_lists_the_known_ones(repository, capsys):
     assert "CH=ch99. There are: ch02" in capsys.readouterr().err
 
 
+@pytest.mark.notebook  # starts kernels
 def test_stored_outputs_are_real_and_metadata_is_normalized(repository):
     path = repository("ch02", "import os; os.environ['PROFILE']", "print('a'); print('b')")
     before = nbformat.read(path, 4)
@@ -79,6 +82,7 @@ def test_stored_outputs_are_real_and_metadata_is_normalized(repository):
     assert after.cells[1].metadata == {"tags": ["kept"]}
 
 
+@pytest.mark.notebook  # starts kernels
 def test_one_changed_digit_in_a_stored_output_is_found(tmp_path):
     """The very notebook that passes in the strict run fails with one digit changed."""
     path = notebooks.ROOT / "ch02" / "01_main-chapter-code" / "dataloader.ipynb"
@@ -105,6 +109,7 @@ def test_one_changed_digit_in_a_stored_output_is_found(tmp_path):
     assert "Cell outputs differ" in result.stdout or "mismatch" in result.stdout
 
 
+@pytest.mark.notebook  # starts kernels
 def test_a_notebook_that_fails_is_left_as_it_was(repository, capsys):
     path = repository("ch02", "print('new')", "raise ValueError('broken')")
     before = path.read_bytes()
