@@ -515,7 +515,7 @@ def training_loop():
     return d
 
 
-# The sample that gpt_train.py wrote in one run after 13 epochs, and what stands in its story
+# The sample that gpt_train.py wrote in one run after 10 epochs, and what stands in its story
 PROMPT_OF_SAMPLE, LEARNED_BY_HEART = "She knows the", "ledger in front of me. I meant it as a joke."
 
 
@@ -559,7 +559,7 @@ def overfitting():
     d.label(
         MARGIN,
         536,
-        "The text is from one run, after 13 epochs on a short story; no line breaks shown.",
+        "The text is from one run, after 10 epochs on a short story; no line breaks shown.",
     )
     return d
 
