@@ -460,8 +460,7 @@ def _article(type_):
 
 def _shown(value):
     """A value in a line: long ones are cut, tensors are the lists they hold, to four decimals."""
-    if hasattr(value, "tolist"):
-        value = _rounded(value.tolist())
+    value = _rounded(value)
     if type(value).__repr__ is object.__repr__:
         return _kind_of(value)
     text = repr(value)
@@ -469,6 +468,10 @@ def _shown(value):
 
 
 def _rounded(value):
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if type(value) in (list, tuple):
+        return type(value)(map(_rounded, value))
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
     return round(value, 4) if isinstance(value, float) else value

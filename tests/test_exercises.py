@@ -230,6 +230,15 @@ class Flip(Exercise):
     @must("The rows must come back in the opposite order.", on=[(ITEMS, 1)])
     def rows_are_turned_round(self, flip, items, times):
         return torch.equal(flip(items, times).nan_to_num(), items.flip(0).nan_to_num())
+
+
+class Thirds(Exercise):
+    number = "9.7"
+    answer = Function("number", returns=list)
+
+    @must("There must be a third for each number.", on=[3])
+    def there_are_thirds(self, thirds, number):
+        return len(thirds(number)) == number
 '''
 
 
@@ -272,6 +281,12 @@ def test_a_tensor_is_shown_with_four_decimals(capsys):
     )
 
 
+@pytest.mark.parametrize("pair", [(1 / 3, "1/3"), (torch.tensor(1 / 3), "1/3")])
+def test_numbers_within_other_values_are_rounded_too(pair, capsys):
+    shown = "Your code returned [(0.3333, '1/3'), {'third': 0.3333}]\n"
+    assert shown in printed_by(capsys, "9.7", lambda number: [pair, {"third": pair[0]}])
+
+
 def test_a_long_input_is_cut():
     verdict = judge("9.2", lambda items, times: list(range(1000)))
     assert max(map(len, str(verdict).splitlines())) < 300
@@ -281,7 +296,7 @@ def test_a_long_input_is_cut():
 
 
 def test_an_unknown_number_lists_those_of_its_chapter():
-    with pytest.raises(ValueError, match=r"'9\.99'.*There are: 9\.1, .*, 9\.6\.$"):
+    with pytest.raises(ValueError, match=r"'9\.99'.*There are: 9\.1, .*, 9\.7\.$"):
         check("9.99", 1)
     with pytest.raises(ValueError, match=r"'9\.99'"):
         hint("9.99")
