@@ -328,7 +328,10 @@ class CountByFormula(Exercise):
     def gpt2_has_163_million(self, count, cfg):
         return count(cfg) == 163_009_536
 
-    @must("A biased block must have three biases more: of queries, keys and values.", on=[TOY])
+    @must(
+        "With `qkv_bias=True` a block must have three biases more: of queries, keys and values.",
+        on=[TOY],
+    )
     def biases_are_counted(self, count, cfg):
         added = count({**cfg, "qkv_bias": True}) - count(cfg)
         return added == 3 * cfg["emb_dim"] * cfg["n_layers"]
@@ -499,7 +502,7 @@ class TextOfOneToken(Exercise):
         matrix, bias = unite(attention)
         return same(x @ matrix + bias, attention(x))
 
-    @must("With those biases, it must be so as well.", on=SETTINGS[2:])
+    @must("With biases in queries, keys and values it must be so as well.", on=SETTINGS[2:])
     def bias_of_the_values_comes_through(self, unite, num_heads, qkv_bias):
         attention, x = self._attention(num_heads, qkv_bias), torch.randn(6, 1, 3)
         matrix, bias = unite(attention)

@@ -151,6 +151,9 @@ def expandable(trace):
     def text(line):
         return ipywidgets.HTML(f"<pre style='margin: 0'>{html.escape(line)}</pre>")
 
+    def beside(*parts):
+        return ipywidgets.HBox(parts, layout=ipywidgets.Layout(align_items="center"))
+
     def row(place):
         button = ipywidgets.Button(
             icon="caret-down" if place in open_calls else "caret-right",
@@ -166,7 +169,7 @@ def expandable(trace):
             refresh()
 
         button.on_click(toggle)
-        return ipywidgets.HBox([button, text(lines[place])])
+        return beside(button, text(lines[place]))
 
     def refresh():
         visible, closed_at = [], None  # depth of the closed call that hides what follows
@@ -175,9 +178,9 @@ def expandable(trace):
                 continue
             closed_at = None if place in open_calls else depth
             visible.append(shown.get(place) or shown.setdefault(place, row(place)))
-        box.children = [ipywidgets.HBox([spacer, text(header)]), *visible]
+        box.children = [beside(spacer, text(header)), *visible]
 
-    spacer = ipywidgets.HTML(layout=ipywidgets.Layout(width="36px"))
+    spacer = ipywidgets.HTML(layout=ipywidgets.Layout(width="32px"))
     refresh()
     return box
 
