@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -53,6 +54,27 @@ def test_after_setup_tiktoken_needs_no_network(empty_cache):
     # Control: without setup() the same line asks the network.
     other = {**dead, "TIKTOKEN_CACHE_DIR": str(empty_cache / "empty")}
     assert "ProxyError" in python(TOKENIZE, **other).stderr
+
+
+# 64 MB are taken, given back, and taken again: how many pages come from the system the second time?
+PAGE_FAULTS = """
+import resource
+import numpy as np
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+np.empty(2**26, np.uint8).fill(1)
+before = faults()
+np.empty(2**26, np.uint8).fill(1)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
+def test_after_setup_freed_memory_is_taken_again():
+    setting = {"NUMPY_MADVISE_HUGEPAGE": "0"}  # else numpy asks for pages of 2 MB
+    keep = "from companion.session import keep_freed_memory; keep_freed_memory()"
+    kept = python(keep + PAGE_FAULTS, **setting)
+    assert int(kept.stdout) < 100, kept.stderr
+    assert int(python(PAGE_FAULTS, **setting).stdout) > 900  # control: 1,024 pages of up to 64 kB
 
 
 def test_a_folder_that_the_user_chose_is_left_alone(empty_cache, tmp_path, monkeypatch):
