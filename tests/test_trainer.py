@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 import resource
 import shutil
 import signal
@@ -70,6 +71,7 @@ def undisturbed(new_toy_run, **changes):
         ("model.n_heads", 3, "emb_dim must be divisible by n_heads, but is 16 with 3 heads"),
         ("optimizer.warmup_steps", 12, "warmup_steps must be below the run's steps, but is 12 of"),
         ("optimizer.min_learning_rate", 1, "must not be above learning_rate, but is 1 and that is"),
+        ("optimizer.muon_learning_rate", 0.1, 'is of use with name = "muon" only, and name is'),
         ("run.sample_every", 5, "prompt must be a text to go on from, but is ''"),
         ("run.sample_every", 5, "samples need the 50257 ids of GPT-2's tokenizer, but vocab_size"),
         ("data.folder", "nowhere", "there is no folder 'nowhere'"),
@@ -81,6 +83,17 @@ def test_a_fault_in_the_configuration_is_named(toy_run, setting, value, message)
     with pytest.raises(ConfigError) as caught:
         read_config(toy_run.arguments()[1])
     assert message in str(caught.value)
+
+
+def test_muon_is_refused_where_it_cannot_work(toy_run, monkeypatch):
+    change(toy_run, "optimizer.name", "muon")
+    read_config(toy_run.arguments()[1])  # control
+    change(toy_run, "run.parallel", "fsdp")
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(ConfigError) as caught:
+        read_config(toy_run.arguments()[1])
+    assert "needs whole matrices, but parallel is 'fsdp': choose \"ddp\"" in str(caught.value)
+    assert "needs PyTorch 2.9 or newer, but this is 2." in str(caught.value)
 
 
 def test_all_faults_are_told_at_once_and_before_anything_is_loaded(toy_run, capsys, monkeypatch):
@@ -149,37 +162,52 @@ def test_the_rate_rises_to_the_peak_and_falls_along_a_cosine():
     assert rates[10] == pytest.approx(0.2 + 0.8 * (1 + math.cos(math.pi * 7 / 8)) / 2)
 
 
+def plain_optimizers(model, name):
+    """Pairs of an optimizer and its highest rate."""
+    named = dict(model.named_parameters())
+    muons = [n for n in named if name == "muon" and re.search("(att.W|out_proj|ff).*weight", n)]
+    matrices = [p for n, p in named.items() if n not in muons and p.dim() == 2]
+    others = [p for p in named.values() if p.dim() == 1]
+    groups = [{"params": matrices}, {"params": others, "weight_decay": 0}]
+    pairs = [(torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.1), 0.01)]
+    if muons:
+        assert len(muons) == 2 * 6  # blocks, matrices in each
+        muon = torch.optim.Muon([named[n] for n in muons], adjust_lr_fn="match_rms_adamw")
+        pairs.append((muon, 0.03))
+    return pairs
+
+
 def plain_loop(config, steps):
     """Losses and gradient norms as PyTorch gives them, without anything of the trainer's."""
     model_cfg, data = config["model"], config["data"]
     torch.manual_seed(123)
     model = GPTModel({**GPT_CONFIG_124M, **model_cfg})
-    matrices = [p for p in model.parameters() if p.dim() == 2]
-    others = [p for p in model.parameters() if p.dim() == 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices}, {"params": others, "weight_decay": 0}],
-        betas=(0.9, 0.95),
-        weight_decay=0.1,
-    )
+    optimizers = plain_optimizers(model, config["optimizer"].get("name"))
     batches = TokenBatches(data["folder"], 4, model_cfg["context_length"], data["seed"])
     for step in range(steps):
-        for group in optimizer.param_groups:
-            is_rising = step < 3
-            half_cosine = (1 + math.cos(math.pi * (step - 3) / (12 - 3))) / 2
-            group["lr"] = 0.01 * ((step + 1) / 4 if is_rising else half_cosine)
+        half_cosine = (1 + math.cos(math.pi * (step - 3) / (12 - 3))) / 2
+        for optimizer, rate in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * ((step + 1) / 4 if step < 3 else half_cosine)
         (x1, y1), (x2, y2) = batches.next(), batches.next()
         logits = model(torch.cat([x1, x2]))  # two batches at once are what two after another are
         loss = F.cross_entropy(logits.flatten(0, 1), torch.cat([y1, y2]).flatten())
-        optimizer.zero_grad()
+        model.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.4)
-        optimizer.step()
+        for optimizer, _ in optimizers:
+            optimizer.step()
         yield loss.item(), norm.item()
 
 
-def test_the_log_has_the_figures_of_a_plain_loop(toy_run):
+# Muon computes with 16 bits and makes small differences larger.
+@pytest.mark.parametrize("name, atol", [("adamw", 1e-5), ("muon", 1e-3)])
+def test_the_log_has_the_figures_of_a_plain_loop(name, atol, toy_run):
     change(toy_run, "model.drop_rate", 0.0)
     change(toy_run, "optimizer.clip_norm", 0.4)
+    if name == "muon":
+        change(toy_run, "optimizer.name", "muon")
+        change(toy_run, "optimizer.muon_learning_rate", 0.03)
     assert toy_run.train() == 0
     rows = toy_run.rows()
     expected = list(plain_loop(toy_run.config, 12))
@@ -187,7 +215,7 @@ def test_the_log_has_the_figures_of_a_plain_loop(toy_run):
     assert [int(row["step"]) for row in rows] == list(range(1, 13))
     assert [int(row["tokens"]) for row in rows] == [64 * step for step in range(1, 13)]
     figures = [(float(row["loss"]), float(row["gradient_norm"])) for row in rows]
-    torch.testing.assert_close(figures, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(figures, expected, atol=atol, rtol=0)
     assert max(norm for _, norm in expected) > 0.4  # so that clipping had something to do
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"]) - 0.2  # control: it learns
     assert [row["step"] for row in rows if row["val_loss"]] == ["5", "10", "12"]
@@ -347,10 +375,12 @@ def test_a_run_killed_a_dozen_times_goes_on_to_the_same_bits(new_toy_run):
     check_kill_and_resume(new_toy_run, kills=12, steps=130)
 
 
-@pytest.mark.parametrize("what", ["position", "seed_at", "optimizer"])
+@pytest.mark.parametrize("what", ["position", "seed_at", "optimizer", "muon"])
 def test_whatever_were_not_restored_would_be_seen(what, new_toy_run, monkeypatch):
     """Control of the tests above: each part of a checkpoint changes the result."""
     run = new_toy_run()
+    if what == "muon":
+        change(run, "optimizer.name", "muon")
     assert run.train() == 0
     expected = run.result()
     shutil.rmtree(run.checkpoint(12))
@@ -361,14 +391,24 @@ def test_whatever_were_not_restored_would_be_seen(what, new_toy_run, monkeypatch
     elif what == "seed_at":
         monkeypatch.setattr(trainer, "seed_at", lambda *where: 1)
     else:
-        monkeypatch.setattr(trainer, "set_optimizer_state_dict", lambda *args, **options: None)
+        restore = trainer.set_optimizer_state_dict
+        rest = slice(1, None)  # without AdamW, or without Muon, which is the first of two
+        monkeypatch.setattr(
+            trainer,
+            "set_optimizer_state_dict",
+            lambda model, optimizers, state, options: (
+                optimizers[rest] and restore(model, optimizers[rest], state, options=options)
+            ),
+        )
     assert run.train("--resume") == 0
     assert run.result() != expected
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"run.precision": "bf16"}, {"optimizer.name": "muon"}], ids=str
+)
 def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(
-    precision, new_toy_run, monkeypatch, capsys
+    changes, new_toy_run, monkeypatch, capsys
 ):
     update = trainer.Trainer.update
 
@@ -378,7 +418,8 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(
         update(self)
 
     run = new_toy_run()
-    change(run, "run.precision", precision)
+    for setting, value in changes.items():
+        change(run, setting, value)
     with monkeypatch.context() as patch:
         patch.setattr(trainer.Trainer, "update", interrupted_update)
         assert run.train() == 0
@@ -388,7 +429,7 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
     assert run.train("--resume") == 0
-    assert run.result() == undisturbed(new_toy_run, **{"run.precision": precision})
+    assert run.result() == undisturbed(new_toy_run, **changes)
 
 
 def test_a_second_ctrl_c_ends_at_once(toy_run, monkeypatch, capsys):

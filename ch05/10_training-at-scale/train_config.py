@@ -6,11 +6,14 @@ The four classes below are the list of all settings, with their types, defaults 
 
 import difflib
 import importlib.util
+import json
 import math
 import sys
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Literal, get_args, get_origin
+
+import torch
 
 from gpt import GPT_CONFIG_124M
 
@@ -47,9 +50,7 @@ class ModelSection:
     qkv_bias: bool = setting("biases in queries, keys and values", False)
     vocab_size: int = setting("token ids that there are", 50257, least=1)
     tie_weights: bool = setting("the output head is the token embedding, as in GPT-2", False)
-    name: Literal["gpt", "fast"] = setting(
-        "chapter 4's model, or a faster one", "gpt", is_free=True
-    )
+    name: Literal["gpt", "fast"] = setting("chapter 4's, or faster", "gpt", is_free=True)
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class DataSection:
 class OptimizerSection:
     learning_rate: float = setting("the highest of the schedule", above=0)
     min_learning_rate: float = setting("what the cosine falls to", 0.0, least=0)
+    name: Literal["adamw", "muon"] = setting("Muon for the blocks' matrices", "adamw")
+    muon_learning_rate: float = setting("the highest of Muon's, 0: the same", 0.0, least=0)
     warmup_steps: int = setting("steps before the highest rate", 0, least=0)
     weight_decay: float = setting("of matrices; norms and biases have none", 0.1, least=0)
     betas: tuple[float, float] = setting("of AdamW's averages", (0.9, 0.95), least=0, below=1)
@@ -76,9 +79,11 @@ class RunSection:
     out: str = setting("folder of the log and the checkpoints", is_free=True)
     steps: int = setting("updates of the weights", least=1)
     seed: int = setting("of the first weights and of dropout", 123, least=0)
-    precision: Literal["fp32", "bf16"] = setting("bf16 computes with 16 bits", "fp32")
+    precision: Literal["fp32", "bf16"] = setting("of the computation", "fp32")
     compile: bool = setting("use torch.compile", False, is_free=True)
-    parallel: Literal["ddp", "fsdp"] = setting("under torchrun", "ddp", is_free=True)
+    parallel: Literal["ddp", "fsdp"] = setting(
+        "how several processes share it", "ddp", is_free=True
+    )
     log_every: int = setting("steps from one look to the next", 10, least=1, is_free=True)
     eval_every: int = setting("steps, 0: never", 100, least=0, is_free=True)
     eval_batches: int = setting("validation batches, at most", 20, least=1, is_free=True)
@@ -116,6 +121,21 @@ RULES = [
         ("optimizer.min_learning_rate", "optimizer.learning_rate"),
         lambda low, high: low <= high,
         "min_learning_rate must not be above learning_rate, but is {} and that is {}",
+    ),
+    (
+        ("optimizer.muon_learning_rate", "optimizer.name"),
+        lambda rate, name: not rate or name == "muon",
+        'muon_learning_rate is {}, but is of use with name = "muon" only, and name is {!r}',
+    ),
+    (
+        ("optimizer.name", "run.parallel"),
+        lambda name, parallel: (name, parallel) != ("muon", "fsdp"),
+        'name is {!r}, which needs whole matrices, but parallel is {!r}: choose "ddp"',
+    ),
+    (
+        ("optimizer.name",),
+        lambda name: name != "muon" or hasattr(torch.optim, "Muon"),
+        f"name is {{!r}}, which needs PyTorch 2.9 or newer, but this is {torch.__version__}",
     ),
     (
         ("run.sample_every", "run.prompt"),
@@ -210,9 +230,9 @@ def nearest(word, names):
 
 def value_problem(f, value):
     """What the value of a field must be, if it is not; None if it is."""
-    choices, kinds = (), (f.type,)
-    if get_origin(f.type) is Literal:
-        choices, kinds = get_args(f.type), (str,)
+    choices, kinds = choices_of(f), (f.type,)
+    if choices:
+        kinds = (str,)
     elif get_origin(f.type) is tuple:
         kinds = get_args(f.type)
         if not isinstance(value, list) or len(value) != len(kinds):
@@ -228,6 +248,10 @@ def value_problem(f, value):
         if not all(keeps[name](part, limit) for part in parts):
             return f"{name} {limit}"
     return None
+
+
+def choices_of(f):
+    return get_args(f.type) if get_origin(f.type) is Literal else ()
 
 
 def is_of_kind(value, kind):
@@ -256,6 +280,9 @@ def list_of_settings():
     for name, section in SECTIONS.items():
         lines.append(f"\n[{name}]")
         for f in fields(section):
-            default = "" if f.default is MISSING else f" ({f.default})"
-            lines.append(f"  {f.name:18} {f.metadata['about']}{default}")
+            default = "" if f.default is MISSING else f" ({json.dumps(f.default)})"
+            choices = " or ".join(json.dumps(choice) for choice in choices_of(f))
+            lines.append(
+                f"  {f.name:19}{choices}{': ' if choices else ''}{f.metadata['about']}{default}"
+            )
     return "\n".join(lines)

@@ -103,15 +103,30 @@ def build_model(section, seed):
     return model
 
 
-def build_optimizer(model, cfg):
-    """AdamW, which pulls matrices towards zero, but not norms and biases."""
-    parameters = list(model.parameters())
+def build_optimizers(model, cfg):
+    """A list: AdamW, and before it Muon for the matrices of the blocks if the section asks for it.
+
+    Both pull matrices towards zero, but not norms and biases. In the groups of parameters, "scale"
+    says how much of the schedule's rate is theirs.
+
+    Source of Muon: Jordan et al. (2024), kellerjordan.github.io/posts/muon; of its length of an
+    update, which is AdamW's: Liu et al., "Muon is Scalable for LLM Training" (2025), section 2.2.
+    """
+    parameters, optimizers = list(model.parameters()), []
+    if cfg.name == "muon":
+        matrices = [p for p in model.trf_blocks.parameters() if p.dim() == 2]
+        scale = (cfg.muon_learning_rate or cfg.learning_rate) / cfg.learning_rate
+        group = {"params": matrices, "weight_decay": cfg.weight_decay, "scale": scale}
+        optimizers.append(torch.optim.Muon([group], adjust_lr_fn="match_rms_adamw"))
+        taken = set(matrices)
+        parameters = [p for p in parameters if p not in taken]
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": cfg.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
+    groups = [{**group, "scale": 1.0} for group in groups]
     # Fused: one kernel for all; it exists for the processor, for CUDA and for Apple's GPUs.
-    return torch.optim.AdamW(groups, lr=cfg.learning_rate, betas=cfg.betas, fused=True)
+    return [*optimizers, torch.optim.AdamW(groups, betas=cfg.betas, fused=True)]
 
 
 class LossModel(torch.nn.Module):
@@ -256,7 +271,7 @@ class TrainingLog:
 
 
 class Trainer:
-    """A run: model, optimizer, data and log, at a step.
+    """A run: model, optimizers, data and log, at a step.
 
     Args:
         cfg: a `TrainConfig`.
@@ -273,10 +288,10 @@ class Trainer:
             load_weights(self.model, path)
         self.model.to(processes.device)
         self.loss_model = processes.wrap(self.model, cfg.run.parallel, cfg.run.compile)
-        self.optimizer = build_optimizer(self.model, cfg.optimizer)
+        self.optimizers = build_optimizers(self.model, cfg.optimizer)
         if path:
             set_optimizer_state_dict(
-                self.model, self.optimizer, load_optimizer_state(path), options=WHOLE
+                self.model, self.optimizers, load_optimizer_state(path), options=WHOLE
             )
         self.step = state["step"] if state else 0
         self.train_batches = self.batches("train")
@@ -323,11 +338,12 @@ class Trainer:
         return any(period and (is_last or self.step % period == 0) for period in periods)
 
     def update(self):
-        """One step: the gradients of some batches, clipped, and AdamW's update."""
+        """One step: the gradients of some batches, clipped, and the optimizers' update."""
         cfg = self.cfg.optimizer
         torch.manual_seed(seed_at(self.cfg.run.seed, self.step, self.processes.rank))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(self.step, self.cfg.run.steps, cfg)
+        rate = rate_at(self.step, self.cfg.run.steps, cfg)
+        for group in itertools.chain(*(optimizer.param_groups for optimizer in self.optimizers)):
+            group["lr"] = rate * group["scale"]
         figures = []
         for number in range(cfg.accumulation):
             with self.exchange_of_gradients(number == cfg.accumulation - 1):
@@ -336,8 +352,9 @@ class Trainer:
             figures.append(loss.detach())
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), cfg.clip_norm or math.inf)
         figures.append(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         self.unseen.append(torch.stack(figures))  # not read yet: a GPU need not wait here
         self.step += 1
 
@@ -440,7 +457,7 @@ class Trainer:
     def save(self):
         """Write a checkpoint; all processes have a part in it, the first one writes."""
         weights = get_model_state_dict(self.model, options=WHOLE)
-        optimizer_state = get_optimizer_state_dict(self.model, self.optimizer, options=WHOLE)
+        optimizer_state = get_optimizer_state_dict(self.model, self.optimizers, options=WHOLE)
         if not self.processes.is_first:
             return
         state = {
