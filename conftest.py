@@ -9,6 +9,8 @@ import pytest
 
 from companion.notebooks import STORED_UNDER
 
+pytest_plugins = ["toy_runs"]  # its fixtures
+
 ROOT = Path(__file__).resolve().parent
 MADE_BY_TOOLS = {".git", ".venv", "build", "__pycache__", ".pytest_cache", ".ruff_cache"}
 MADE_BY_TOOLS |= {".ipynb_checkpoints"}
