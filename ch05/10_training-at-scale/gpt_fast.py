@@ -1,0 +1,164 @@
+"""Chapter 4's model, trained faster: same configuration, same parameters, same numbers.
+
+A processor or a GPU multiplies matrices far faster than it moves numbers to and from memory. What
+makes training slow beside the products are the many small steps between them, each of which reads
+a whole tensor and writes another one. Each class here saves such passes; none changes what is
+computed, apart from the last digits. (All of it is beyond the book.)
+
+Shapes: B batch, T tokens, V vocabulary, C width of a token's vector (`emb_dim`), H heads, D width
+of a head (C = H * D), N tokens in all (B * T).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+
+from gpt import GELU, GPTModel, LayerNorm, check_ids
+from multihead_attention import MultiHeadAttention, check_input
+
+CHUNK_TOKENS = 256  # tokens whose logits are in memory at once
+
+
+class FastLayerNorm(LayerNorm):
+    """Chapter 4's `LayerNorm` in one pass over x, instead of one for each operation."""
+
+    def forward(self, x):
+        """(..., C) -> (..., C)."""
+        return F.layer_norm(x, self.scale.shape, self.scale, self.shift, self.eps)
+
+
+class FastGELU(GELU):
+    """Chapter 4's `GELU` in one pass over x, which is all that is kept for the gradient."""
+
+    def forward(self, x):
+        """Any shape, element by element."""
+        return F.gelu(x, approximate="tanh")
+
+
+class FastAttention(MultiHeadAttention):
+    """Chapter 3's attention, but the (B, H, T, T) scores and weights are never written down.
+
+    PyTorch's kernel computes them tile by tile in the processor's cache, and leaves out the tiles
+    that the causal mask hides.
+    """
+
+    def forward(self, x):
+        """(B, T, C) -> (B, T, C)."""
+        check_input(x, self.W_query.in_features, len(self.mask))
+        queries, keys, values = (
+            layer(x).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)  # (B, H, T, D)
+            for layer in (self.W_query, self.W_key, self.W_value)
+        )
+        dropout = self.dropout.p if self.training else 0.0  # the function knows no modes
+        context = F.scaled_dot_product_attention(
+            queries, keys, values, dropout_p=dropout, is_causal=True
+        )
+        return self.out_proj(context.transpose(1, 2).flatten(2))  # (B, T, H, D) -> (B, T, C)
+
+
+FAST_PARTS = {LayerNorm: FastLayerNorm, GELU: FastGELU, MultiHeadAttention: FastAttention}
+
+
+def use_fast_parts(model, parts=FAST_PARTS):
+    """Turn each layer of a slower class into one of the faster class.
+
+    The two differ in `forward` alone. So the layer itself stays, and with it its parameters.
+    """
+    for layer in model.modules():
+        layer.__class__ = parts.get(type(layer), type(layer))
+
+
+class ChunkedCrossEntropy(torch.autograd.Function):
+    """Mean cross-entropy of the logits hidden @ weight.T, of which few exist at a time.
+
+    The logits are the largest tensor of a training step: V numbers for each token, and as many
+    again for the logarithms of the probabilities and for the gradient. Here a chunk of tokens is
+    taken to the end before the next begins, in the same memory. That can be done since
+
+        d loss / d logits = (probabilities - one-hot targets) / N
+
+    is known as soon as the probabilities are: the gradients of hidden and weight need not wait
+    for the backward pass, which has only to scale them.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, targets, with_gradients):
+        """(N, C), (V, C) and (N,) ids -> scalar, float32."""
+        loss = hidden.new_zeros((), dtype=torch.float32)
+        d_hidden = torch.empty_like(hidden)
+        # float32 also where the factors have 16 bits: it is a sum over all chunks.
+        d_weight = torch.zeros_like(weight, dtype=torch.float32) if with_gradients else None
+        for chunk in range(0, len(hidden), CHUNK_TOKENS):
+            part = slice(chunk, chunk + CHUNK_TOKENS)
+            logits = hidden[part] @ weight.t()  # (n, V)
+            log_probs = F.log_softmax(logits, dim=-1, dtype=torch.float32)
+            loss += F.nll_loss(log_probs, targets[part], reduction="sum")
+            if with_gradients:
+                d_logits = log_probs.exp_()  # in place: the probabilities
+                d_logits.scatter_add_(1, targets[part, None], -torch.ones_like(d_logits[:, :1]))
+                d_logits = (d_logits / len(hidden)).to(hidden.dtype)
+                d_hidden[part] = d_logits @ weight
+                add_product(d_weight, d_logits.t(), hidden[part])
+        if with_gradients:
+            ctx.save_for_backward(d_hidden, d_weight.to(weight.dtype))
+        return loss / len(hidden)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_loss):
+        d_hidden, d_weight = ctx.saved_tensors
+        return d_hidden * d_loss, d_weight * d_loss, None, None
+
+
+def add_product(total, a, b):
+    """total += a @ b, in one pass where all have the same type."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
+
+
+class GPTFast(GPTModel):
+    """Chapter 4's `GPTModel` of faster parts, and with a `loss` that needs little memory.
+
+    The state dictionary of one loads into the other. With dropout, the two draw other random
+    numbers in attention: alike on average, but not number by number.
+
+    Args:
+        cfg: a dictionary with the keys of `GPT_CONFIG_124M`.
+
+    Raises:
+        ValueError: as `GPTModel`; in `loss`, targets that do not fit the ids.
+    """
+
+    def __init__(self, cfg):
+        super().__init__(cfg)
+        use_fast_parts(self)
+
+    def forward(self, in_idx):
+        """(B, T) ids -> (B, T, V) logits."""
+        return self.out_head(self.hidden(in_idx))
+
+    def hidden(self, in_idx):
+        """(B, T) ids -> (B, T, C): all of `GPTModel` before the output head."""
+        check_ids(in_idx, self.tok_emb.num_embeddings, self.pos_emb.num_embeddings)
+        positions = torch.arange(in_idx.shape[1], device=in_idx.device)
+        x = self.drop_emb(self.tok_emb(in_idx) + self.pos_emb(positions))  # (B, T, C) + (T, C)
+        return self.final_norm(self.trf_blocks(x))
+
+    def loss(self, in_idx, targets):
+        """(B, T) ids and the ids that follow each -> mean cross-entropy in nats, a scalar."""
+        if targets.shape != in_idx.shape:
+            raise ValueError(
+                f"The targets must have the shape of the ids, {tuple(in_idx.shape)}, but have "
+                f"{tuple(targets.shape)}."
+            )
+        if targets.numel() == 0:
+            raise ValueError(f"There is no token in ids of the shape {tuple(in_idx.shape)}.")
+        check_ids(targets, self.out_head.out_features, self.pos_emb.num_embeddings)
+        hidden, weight = self.hidden(in_idx).flatten(0, 1), self.out_head.weight
+        device = hidden.device.type
+        if torch.is_autocast_enabled(device):  # what a linear layer does there by itself
+            dtype = torch.get_autocast_dtype(device)
+            hidden, weight = hidden.to(dtype), weight.to(dtype)
+        return ChunkedCrossEntropy.apply(hidden, weight, targets.flatten(), torch.is_grad_enabled())
