@@ -28,7 +28,7 @@ INSTALL = { test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); } && \
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
 
 .PHONY: FORCE help setup run lab test test-fast test-cuda notebooks images book-data lint format \
-	pins doctor clean
+	pins pocket-model doctor clean
 
 help:
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -65,6 +65,13 @@ book-data: $(STAMP)  ## download the book's own texts, verified by sha256
 
 doctor: $(STAMP)  ## say what works on this machine and how to mend what does not
 	@$(BIN)/python -m companion doctor
+
+pocket-model: $(STAMP)  ## train the pocket model anew, which takes hours (CORPUS=folder of text files)
+	@test -n "$(CORPUS)" || { echo "Name a folder of text files: make pocket-model CORPUS=..."; exit 2; }
+	$(BIN)/python ch05/03_bonus_pretraining/pocket_data.py "$(CORPUS)" --out build/pocket/shards
+	$(BIN)/python ch05/10_training-at-scale/trainer.py --config ch05/03_bonus_pretraining/pocket.toml --resume
+	$(BIN)/python ch05/03_bonus_pretraining/export_pocket.py build/pocket/run build/pocket/shards \
+		build/pocket/pocket.safetensors
 
 lint: $(STAMP)  ## ruff, on scripts and notebooks
 	$(BIN)/ruff check .

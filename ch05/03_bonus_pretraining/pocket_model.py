@@ -1,0 +1,99 @@
+"""The pocket model: a small GPT that has read children's stories, as a part of this repository.
+
+    from pocket_model import load_pocket
+    model = load_pocket()
+
+MODEL_CARD.md says what it learned from and how good it is. Its file holds half-precision weights of
+the tokens that it has met, see `pack`.
+
+Shapes: V GPT-2's vocabulary (50,257), K tokens that the model has met, C width of a vector.
+"""
+
+import torch
+from safetensors.torch import load_file
+
+import companion
+from gpt import GPTModel
+
+POCKET_CONFIG = {
+    "vocab_size": 50257,
+    "context_length": 256,
+    "emb_dim": 256,
+    "n_heads": 4,
+    "n_layers": 4,
+    "drop_rate": 0.0,
+    "qkv_bias": False,
+}
+FILE = "pocket.safetensors"
+TABLE = "tok_emb.weight"  # the output head is the same tensor
+
+
+def load_pocket(cfg=POCKET_CONFIG):
+    """The pocket model in evaluation mode, on the CPU, in single precision.
+
+    Args:
+        cfg: another `drop_rate` than in `POCKET_CONFIG` may be set, for finetuning.
+
+    Raises:
+        AssetError: the file is missing or damaged; says how to bring it back.
+        ValueError: `cfg` does not fit the weights; names the tensor and both shapes.
+    """
+    weights = unpack(load_file(companion.asset(FILE)), cfg["vocab_size"])
+    model = GPTModel(cfg)
+    model.out_head.weight = model.tok_emb.weight
+    fit(model, weights)
+    return model.eval()
+
+
+def fit(model, weights):
+    """Give a model the weights, {name: tensor}, if each has its shape."""
+    own = dict(model.named_parameters())  # a tensor with two names once
+    for name in sorted(own.keys() | weights.keys()):
+        there, here = (tuple(x[name].shape) if name in x else None for x in (weights, own))
+        if there != here:
+            raise ValueError(
+                f"The configuration does not fit the weights: {name} has the shape {there} in "
+                f"{FILE}, but {here} in a model of this configuration. Use POCKET_CONFIG."
+            )
+    with torch.no_grad():
+        for name, weight in own.items():
+            weight.copy_(weights[name])
+
+
+def pack(weights, vocabulary, rare_row):
+    """What is stored: {name: tensor}, float16, with one row for all tokens never met.
+
+    Args:
+        weights: {name: tensor} of the trained model, `tok_emb.weight` (K, C).
+        vocabulary: (K,) the GPT-2 id of each row.
+        rare_row: (C,) the row of all other ids, see `row_of_rare_tokens`.
+    """
+    table = torch.cat([weights[TABLE], rare_row[None]])  # (K + 1, C)
+    packed = {name: weight.half() for name, weight in (weights | {TABLE: table}).items()}
+    return packed | {"vocabulary": vocabulary.to(torch.int32)}
+
+
+def unpack(packed, vocab_size):
+    """The inverse of `pack`: {name: tensor}, float32, `tok_emb.weight` (V, C)."""
+    weights = {name: tensor.float() for name, tensor in packed.items() if name != "vocabulary"}
+    rows = weights[TABLE]  # (K + 1, C)
+    table = rows[-1].repeat(vocab_size, 1)  # (V, C)
+    table[packed["vocabulary"].long()] = rows[:-1]
+    return weights | {TABLE: table}
+
+
+def row_of_rare_tokens(hidden, logits, share, count):
+    """A row of the table which gives tokens never met a small probability everywhere.
+
+    The logit that would give `count` equal tokens together the probability `share` differs from
+    place to place. The row is the least-squares solution of hidden @ row = logit.
+
+    Args:
+        hidden: (N, C) inputs of the output head.
+        logits: (N, K) of the tokens that were met.
+
+    Returns:
+        (C,)
+    """
+    wanted = logits.logsumexp(dim=-1) + torch.log(torch.tensor(share / count))  # (N,)
+    return torch.linalg.lstsq(hidden.double(), wanted.double()[:, None]).solution[:, 0].float()
