@@ -499,6 +499,7 @@ def test_a_killed_command_leaves_no_process_and_goes_on_with_any_number_of_worke
     assert contents(out) == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_killed_worker_ends_the_run(tmp_path):
     source = write_stories(tmp_path / "a.txt", 500)
     process = start_slow_run(source, tmp_path / "out")

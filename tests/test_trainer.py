@@ -2,13 +2,10 @@
 
 import json
 import math
-import random
 import re
-import resource
 import shutil
 import signal
 import sys
-import time
 import types
 from pathlib import Path
 
@@ -17,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from filelock import FileLock
 from safetensors.torch import load_file
-from toy_runs import write_toy_shards
+from toy_runs import ToyRun, write_toy_shards
 
 import trainer
 from checkpoints import CheckpointError, load_optimizer_state, load_weights
@@ -28,22 +25,21 @@ from train_config import ConfigError, OptimizerSection, read_config
 EXAMPLE = Path(trainer.__file__).with_name("story.toml")
 
 
-def change(run, setting, value):
-    """Give a setting, as "section.key", another value; None removes it."""
-    section, _, key = setting.partition(".")
-    if value is None:
-        del run.config[section][key]
-    else:
-        run.config.setdefault(section, {})[key] = value
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, toy_shards):
+    """A run that nothing happened to; no test may change it."""
+    run = ToyRun(tmp_path_factory.mktemp("finished") / "run", toy_shards)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEVICE", "cpu")
+        assert run.train() == 0
+    return run
 
 
-def undisturbed(new_toy_run, **changes):
-    """The result of a run that nothing happens to."""
-    run = new_toy_run()
-    for setting, value in changes.items():
-        change(run, setting, value)
-    assert run.train() == 0
-    return run.result(run.config["run"]["steps"])
+@pytest.fixture
+def trained_run(toy_run, finished):
+    """A run of the test's own that has come to its end."""
+    shutil.copytree(finished.out, toy_run.out)
+    return toy_run
 
 
 # --- the configuration -------------------------------------------------------------------------
@@ -79,16 +75,16 @@ def undisturbed(new_toy_run, **changes):
 )
 def test_a_fault_in_the_configuration_is_named(toy_run, setting, value, message):
     read_config(toy_run.arguments()[1])  # control: as it is, it has none
-    change(toy_run, setting, value)
+    toy_run.set(setting, value)
     with pytest.raises(ConfigError) as caught:
         read_config(toy_run.arguments()[1])
     assert message in str(caught.value)
 
 
 def test_muon_is_refused_where_it_cannot_work(toy_run, monkeypatch):
-    change(toy_run, "optimizer.name", "muon")
+    toy_run.set("optimizer.name", "muon")
     read_config(toy_run.arguments()[1])  # control
-    change(toy_run, "run.parallel", "fsdp")
+    toy_run.set("run.parallel", "fsdp")
     monkeypatch.delattr(torch.optim, "Muon")
     with pytest.raises(ConfigError) as caught:
         read_config(toy_run.arguments()[1])
@@ -99,10 +95,10 @@ def test_muon_is_refused_where_it_cannot_work(toy_run, monkeypatch):
 def test_all_faults_are_told_at_once_and_before_anything_is_loaded(toy_run, capsys, monkeypatch):
     monkeypatch.delattr(trainer, "check_shards")
     monkeypatch.delattr(trainer, "build_model")
-    change(toy_run, "model.n_head", 2)
-    change(toy_run, "model.n_heads", None)
-    change(toy_run, "optimizer.clip_norm", "1")
-    change(toy_run, "run.steps", -1)
+    toy_run.set("model.n_head", 2)
+    toy_run.set("model.n_heads", None)
+    toy_run.set("optimizer.clip_norm", "1")
+    toy_run.set("run.steps", -1)
     assert toy_run.train() == 2
 
     printed = capsys.readouterr().err.splitlines()
@@ -137,7 +133,7 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path, text, message):
 def test_tensorboard_that_is_not_installed_is_told_with_the_other_faults(toy_run, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    change(toy_run, "run.tensorboard", True)
+    toy_run.set("run.tensorboard", True)
     with pytest.raises(ConfigError, match="pip install tensorboard"):
         read_config(toy_run.arguments()[1])
 
@@ -203,11 +199,11 @@ def plain_loop(config, steps):
 # Muon computes with 16 bits and makes small differences larger.
 @pytest.mark.parametrize("name, atol", [("adamw", 1e-5), ("muon", 1e-3)])
 def test_the_log_has_the_figures_of_a_plain_loop(name, atol, toy_run):
-    change(toy_run, "model.drop_rate", 0.0)
-    change(toy_run, "optimizer.clip_norm", 0.4)
+    toy_run.set("model.drop_rate", 0.0)
+    toy_run.set("optimizer.clip_norm", 0.4)
     if name == "muon":
-        change(toy_run, "optimizer.name", "muon")
-        change(toy_run, "optimizer.muon_learning_rate", 0.03)
+        toy_run.set("optimizer.name", "muon")
+        toy_run.set("optimizer.muon_learning_rate", 0.03)
     assert toy_run.train() == 0
     rows = toy_run.rows()
     expected = list(plain_loop(toy_run.config, 12))
@@ -221,20 +217,18 @@ def test_the_log_has_the_figures_of_a_plain_loop(name, atol, toy_run):
     assert [row["step"] for row in rows if row["val_loss"]] == ["5", "10", "12"]
 
 
-def test_the_validation_loss_is_that_of_the_saved_weights_without_dropout(toy_run):
-    assert toy_run.train() == 0
-    model = GPTModel({**GPT_CONFIG_124M, **toy_run.config["model"]}).eval()
-    load_weights(model, toy_run.checkpoint(12))
-    batches = TokenBatches(toy_run.config["data"]["folder"], 4, 8, seed=0, split="val")
+def test_the_validation_loss_is_that_of_the_saved_weights_without_dropout(trained_run):
+    model = GPTModel({**GPT_CONFIG_124M, **trained_run.config["model"]}).eval()
+    load_weights(model, trained_run.checkpoint(12))
+    batches = TokenBatches(trained_run.config["data"]["folder"], 4, 8, seed=0, split="val")
     pairs = [batches.next(), batches.next()]
     with torch.no_grad():
         losses = [F.cross_entropy(model(x).flatten(0, 1), y.flatten()).item() for x, y in pairs]
-    assert float(toy_run.rows()[-1]["val_loss"]) == pytest.approx(sum(losses) / 2, abs=1e-5)
+    assert float(trained_run.rows()[-1]["val_loss"]) == pytest.approx(sum(losses) / 2, abs=1e-5)
 
 
 def test_bf16_gives_nearly_the_losses_of_fp32(new_toy_run):
-    plain, mixed = new_toy_run(), new_toy_run()
-    change(mixed, "run.precision", "bf16")
+    plain, mixed = new_toy_run(), new_toy_run({"run.precision": "bf16"})
     assert plain.train() == mixed.train() == 0
     difference = [
         abs(float(a["loss"]) - float(b["loss"]))
@@ -255,9 +249,7 @@ def test_a_model_with_a_loss_of_its_own_is_asked_for_it():
 
 def test_a_tied_head_is_stored_once_and_stays_tied(new_toy_run):
     changes = {"model.tie_weights": True, "model.drop_rate": 0.0}
-    run = new_toy_run()
-    for setting, value in changes.items():
-        change(run, setting, value)
+    run = new_toy_run(changes)
     assert run.train() == 0
     assert float(run.rows()[0]["loss"]) == pytest.approx(math.log(61), abs=0.2)  # as if guessing
     weights = load_file(run.checkpoint(12) / "model.safetensors")
@@ -265,7 +257,7 @@ def test_a_tied_head_is_stored_once_and_stays_tied(new_toy_run):
 
     shutil.rmtree(run.checkpoint(12))
     assert run.train("--resume") == 0
-    assert run.result() == undisturbed(new_toy_run, **changes)
+    assert run.result() == new_toy_run(changes).undisturbed()
     separate = GPTModel({**GPT_CONFIG_124M, **{k: run.config["model"][k] for k in MODEL_KEYS}})
     load_weights(separate, run.checkpoint(12))
     assert torch.equal(separate.out_head.weight, weights["tok_emb.weight"])
@@ -274,21 +266,15 @@ def test_a_tied_head_is_stored_once_and_stays_tied(new_toy_run):
 MODEL_KEYS = ["vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", "drop_rate"]
 
 
-def test_weights_of_another_size_are_refused(toy_run):
-    assert toy_run.train() == 0
-    model = GPTModel({**GPT_CONFIG_124M, **toy_run.config["model"], "n_layers": 1})
+def test_weights_of_another_size_are_refused(trained_run):
+    model = GPTModel({**GPT_CONFIG_124M, **trained_run.config["model"], "n_layers": 1})
     with pytest.raises(CheckpointError, match=r"trf_blocks.1.* but None in the model"):
-        load_weights(model, toy_run.checkpoint(12))
+        load_weights(model, trained_run.checkpoint(12))
 
 
 def test_samples_go_on_from_the_prompt(toy_run, capsys):
-    for setting, value in [
-        ("model.vocab_size", 50257),
-        ("run.steps", 4),
-        ("run.sample_every", 3),
-        ("run.prompt", "She knows the"),
-    ]:
-        change(toy_run, setting, value)
+    toy_run.set("model.vocab_size", 50257)
+    toy_run.config["run"] |= {"steps": 4, "sample_every": 3, "prompt": "She knows the"}
     assert toy_run.train() == 0
     samples = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  She ")]
     assert len(samples) == 2  # after step 3 and at the end
@@ -311,7 +297,7 @@ def test_tensorboard_is_given_the_figures_of_the_log(toy_run, monkeypatch):
     fake = types.SimpleNamespace(SummaryWriter=Board)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
-    change(toy_run, "run.tensorboard", True)
+    toy_run.set("run.tensorboard", True)
     assert toy_run.train() == 0
     rows = toy_run.rows()
     losses = [value for name, value, _ in boards[0].scalars if name == "loss"]
@@ -325,10 +311,8 @@ def test_tensorboard_is_given_the_figures_of_the_log(toy_run, monkeypatch):
 
 @pytest.mark.slow
 def test_compiled_training_gives_the_same_losses(new_toy_run):
-    plain, compiled = new_toy_run(), new_toy_run()
-    for run in plain, compiled:
-        change(run, "model.drop_rate", 0.0)  # compiled dropout draws other numbers
-    change(compiled, "run.compile", True)
+    changes = {"model.drop_rate": 0.0}  # compiled dropout draws other numbers
+    plain, compiled = new_toy_run(changes), new_toy_run({**changes, "run.compile": True})
     assert plain.train() == compiled.train() == 0
     for expected, row in zip(plain.rows(), compiled.rows(), strict=True):
         assert float(row["loss"]) == pytest.approx(float(expected["loss"]), abs=1e-4)
@@ -337,52 +321,11 @@ def test_compiled_training_gives_the_same_losses(new_toy_run):
 # --- going on ----------------------------------------------------------------------------------
 
 
-def kill_and_resume(run, kills, seed):
-    """SIGKILL at random moments; how often rows were lost. The run then goes on to its end."""
-    numbers, lost = random.Random(seed), 0
-    for _ in range(kills):
-        newest = max(run.checkpoints(), default=0) if run.out.exists() else 0
-        (process,) = run.start("--resume")
-        run.wait_for_rows(newest + numbers.randint(0, 9), [process])
-        time.sleep(numbers.uniform(0, 0.03))
-        process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL  # control: it was still at work
-        lost += run.num_rows() > max(run.checkpoints(), default=0)
-    assert run.finish("--resume") == [0]
-    return lost
-
-
-def check_kill_and_resume(new_toy_run, kills, steps):
-    changes = {"run.steps": steps, "run.log_every": 1, "run.checkpoint_every": 3}
-    expected = undisturbed(new_toy_run, **changes)
-    run = new_toy_run()
-    for setting, value in changes.items():
-        change(run, setting, value)
-    kill_and_resume(run, kills, seed=kills)
-    assert run.result(steps) == expected
-    assert undisturbed(new_toy_run, **changes, **{"run.seed": 124}) != expected  # control
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
-def test_a_killed_run_goes_on_to_the_same_bits(new_toy_run):
-    check_kill_and_resume(new_toy_run, kills=2, steps=30)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
-def test_a_run_killed_a_dozen_times_goes_on_to_the_same_bits(new_toy_run):
-    check_kill_and_resume(new_toy_run, kills=12, steps=130)
-
-
 @pytest.mark.parametrize("what", ["position", "seed_at", "optimizer", "muon"])
 def test_whatever_were_not_restored_would_be_seen(what, new_toy_run, monkeypatch):
-    """Control of the tests above: each part of a checkpoint changes the result."""
-    run = new_toy_run()
-    if what == "muon":
-        change(run, "optimizer.name", "muon")
-    assert run.train() == 0
-    expected = run.result()
+    """Control of the tests of going on: each part of a checkpoint changes the result."""
+    run = new_toy_run({"optimizer.name": "muon"} if what == "muon" else {})
+    expected = run.undisturbed()
     shutil.rmtree(run.checkpoint(12))
     if what == "position":
         path = run.checkpoint(8) / "state.json"
@@ -417,9 +360,7 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(
             signal.raise_signal(signal.SIGINT)
         update(self)
 
-    run = new_toy_run()
-    for setting, value in changes.items():
-        change(run, setting, value)
+    run = new_toy_run(changes)
     with monkeypatch.context() as patch:
         patch.setattr(trainer.Trainer, "update", interrupted_update)
         assert run.train() == 0
@@ -429,7 +370,7 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
     assert run.train("--resume") == 0
-    assert run.result() == undisturbed(new_toy_run, **changes)
+    assert run.result() == new_toy_run(changes).undisturbed()
 
 
 def test_a_second_ctrl_c_ends_at_once(toy_run, monkeypatch, capsys):
@@ -442,29 +383,25 @@ def test_a_second_ctrl_c_ends_at_once(toy_run, monkeypatch, capsys):
     assert "interrupted, nothing was saved" in capsys.readouterr().err
 
 
-def test_the_last_checkpoints_are_kept(toy_run):
-    assert toy_run.train() == 0
-    assert toy_run.checkpoints() == [8, 12]
-    names = sorted(path.name for path in toy_run.checkpoint(12).iterdir())
+def test_the_last_checkpoints_are_kept(trained_run):
+    assert trained_run.checkpoints() == [8, 12]
+    names = sorted(path.name for path in trained_run.checkpoint(12).iterdir())
     assert names == ["model.safetensors", "state.json", "state.pt"]
 
 
-def test_a_finished_run_has_nothing_to_go_on_with(toy_run):
-    assert toy_run.train() == 0
-    before = toy_run.result()
+def test_a_finished_run_has_nothing_to_go_on_with(trained_run):
+    before = trained_run.result()
+    assert trained_run.train("--resume") == 0
+    assert trained_run.result() == before
+
+
+def test_resuming_what_has_no_checkpoint_yet_begins_anew(toy_run, finished):
     assert toy_run.train("--resume") == 0
-    assert toy_run.result() == before
+    assert toy_run.result() == finished.result()
 
 
-def test_resuming_what_has_no_checkpoint_yet_begins_anew(new_toy_run):
-    run = new_toy_run()
-    assert run.train("--resume") == 0
-    assert run.result() == undisturbed(new_toy_run)
-
-
-def test_what_does_not_change_the_model_may_change_in_between(new_toy_run):
-    run = new_toy_run()
-    assert run.train() == 0
+def test_what_does_not_change_the_model_may_change_in_between(trained_run, finished):
+    run = trained_run
     shutil.rmtree(run.checkpoint(12))
     shutil.copytree(run.config["data"]["folder"], run.folder / "moved")
     for setting, value in [
@@ -473,9 +410,9 @@ def test_what_does_not_change_the_model_may_change_in_between(new_toy_run):
         ("run.checkpoint_every", 0),
         ("run.parallel", "fsdp"),
     ]:
-        change(run, setting, value)
+        run.set(setting, value)
     assert run.train("--resume") == 0
-    assert run.result() == undisturbed(new_toy_run)
+    assert run.result() == finished.result()
 
 
 # --- faults ------------------------------------------------------------------------------------
@@ -508,38 +445,32 @@ def rewrite(path):
     ],
 )
 def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_is_used(
-    name, damage, message, new_toy_run, capsys
+    name, damage, message, trained_run, finished, capsys
 ):
-    run = new_toy_run()
-    assert run.train() == 0
-    expected = run.result()
-    damage(run.checkpoint(12) / name)
-    capsys.readouterr()
-    assert run.train("--resume") == 0
+    damage(trained_run.checkpoint(12) / name)
+    assert trained_run.train("--resume") == 0
 
     printed = capsys.readouterr()
     assert "step-000012 is damaged" in printed.err and message in printed.err
     assert "step 8 of 12" in printed.out
-    assert run.result() == expected  # and the damaged one was replaced
+    assert trained_run.result() == finished.result()  # and the damaged one was replaced
 
 
-def test_if_all_checkpoints_are_damaged_nothing_is_trained(toy_run, capsys):
-    assert toy_run.train() == 0
+def test_if_all_checkpoints_are_damaged_nothing_is_trained(trained_run, capsys):
     for step in 8, 12:
-        flip(toy_run.checkpoint(step) / "state.pt")
-    assert toy_run.train("--resume") == 1
+        flip(trained_run.checkpoint(step) / "state.pt")
+    assert trained_run.train("--resume") == 1
     printed = capsys.readouterr().err
     assert "step-000008 is damaged" in printed and "step-000012 is damaged" in printed
     assert "No checkpoint in" in printed and "can be used" in printed
 
 
-def test_damaged_checkpoints_do_not_count_among_those_that_are_kept(toy_run):
-    assert toy_run.train() == 0
-    flip(toy_run.checkpoint(12) / "state.pt")
-    change(toy_run, "run.checkpoint_every", 2)
-    change(toy_run, "run.keep", 3)
-    assert toy_run.train("--resume") == 0
-    assert toy_run.checkpoints() == [8, 10, 12]
+def test_damaged_checkpoints_do_not_count_among_those_that_are_kept(trained_run):
+    flip(trained_run.checkpoint(12) / "state.pt")
+    trained_run.set("run.checkpoint_every", 2)
+    trained_run.set("run.keep", 3)
+    assert trained_run.train("--resume") == 0
+    assert trained_run.checkpoints() == [8, 10, 12]
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
@@ -550,12 +481,11 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
         load_optimizer_state(tmp_path)
 
 
-def test_a_checkpoint_of_another_configuration_names_both_values(toy_run, capsys):
-    assert toy_run.train() == 0
-    change(toy_run, "model.emb_dim", 32)
-    change(toy_run, "optimizer.betas", [0.9, 0.99])
-    change(toy_run, "data.batch_size", 2)
-    assert toy_run.train("--resume") == 1
+def test_a_checkpoint_of_another_configuration_names_both_values(trained_run, capsys):
+    trained_run.set("model.emb_dim", 32)
+    trained_run.set("optimizer.betas", [0.9, 0.99])
+    trained_run.set("data.batch_size", 2)
+    assert trained_run.train("--resume") == 1
     printed = capsys.readouterr().err
     assert "model.emb_dim is 16 there, but 32 now" in printed
     assert "optimizer.betas is [0.9, 0.95] there, but [0.9, 0.99] now" in printed
@@ -563,20 +493,18 @@ def test_a_checkpoint_of_another_configuration_names_both_values(toy_run, capsys
     assert printed.count(" there, but ") == 3
 
 
-def test_a_checkpoint_of_other_data_is_refused(toy_run, tmp_path, capsys):
-    assert toy_run.train() == 0
-    change(toy_run, "data.folder", str(write_toy_shards(tmp_path / "other", seed=1)))
-    assert toy_run.train("--resume") == 1
+def test_a_checkpoint_of_other_data_is_refused(trained_run, tmp_path, capsys):
+    trained_run.set("data.folder", str(write_toy_shards(tmp_path / "other", seed=1)))
+    assert trained_run.train("--resume") == 1
     assert "manifest, sha256 is" in capsys.readouterr().err
 
 
-def test_an_output_folder_with_a_run_is_left_alone(toy_run, capsys):
-    assert toy_run.train() == 0
-    before = toy_run.result()
-    assert toy_run.train() == 1
+def test_an_output_folder_with_a_run_is_left_alone(trained_run, capsys):
+    before = trained_run.result()
+    assert trained_run.train() == 1
     printed = capsys.readouterr().err
-    assert f"{toy_run.out} already holds a run" in printed and "--resume" in printed
-    assert toy_run.result() == before
+    assert f"{trained_run.out} already holds a run" in printed and "--resume" in printed
+    assert trained_run.result() == before
 
 
 def test_a_run_that_is_at_work_is_left_alone(toy_run, capsys):
@@ -599,7 +527,7 @@ def test_a_run_that_is_at_work_is_left_alone(toy_run, capsys):
 )
 def test_damaged_data_is_named_before_the_run_begins(name, damage, message, toy_run, capsys):
     folder = shutil.copytree(toy_run.config["data"]["folder"], toy_run.folder / "shards")
-    change(toy_run, "data.folder", str(folder))
+    toy_run.set("data.folder", str(folder))
     damage(folder / name)
     assert toy_run.train() == 1
     assert message in capsys.readouterr().err
@@ -607,14 +535,14 @@ def test_damaged_data_is_named_before_the_run_begins(name, damage, message, toy_
 
 
 def test_a_token_outside_the_vocabulary_is_named(toy_run, capsys):
-    change(toy_run, "model.vocab_size", 60)
+    toy_run.set("model.vocab_size", 60)
     assert toy_run.train() == 1
     assert "holds the token id 60, but vocab_size is 60" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("what", ["loss", "norm of the gradient"])
 def test_a_figure_that_is_no_number_stops_the_run_and_spoils_no_checkpoint(
-    what, new_toy_run, monkeypatch, capsys
+    what, finished, new_toy_run, monkeypatch, capsys
 ):
     forward = trainer.LossModel.forward
     calls = []
@@ -628,9 +556,8 @@ def test_a_figure_that_is_no_number_stops_the_run_and_spoils_no_checkpoint(
             loss.register_hook(lambda gradient: gradient * math.inf)
         return loss
 
-    run = new_toy_run()
-    change(run, "run.eval_every", 0)  # so that only training calls it: twice in a step
-    change(run, "run.log_every", 100)
+    changes = {"run.eval_every": 0, "run.log_every": 100}  # only training calls it, twice a step
+    run = new_toy_run(changes)
     with monkeypatch.context() as patch:
         patch.setattr(trainer.LossModel, "forward", spoiled)
         assert run.train() == 1
@@ -639,11 +566,11 @@ def test_a_figure_that_is_no_number_stops_the_run_and_spoils_no_checkpoint(
     assert run.checkpoints() == [4]
 
     assert run.train("--resume") == 0  # control: the checkpoint is a good one
-    assert run.result()[0] == undisturbed(new_toy_run, **{"run.eval_every": 0})[0]
+    assert run.result()[0] == finished.result()[0]
 
 
 def test_a_rate_that_is_far_too_high_is_found(toy_run, capsys):
-    change(toy_run, "optimizer.learning_rate", 1e30)
+    toy_run.set("optimizer.learning_rate", 1e30)
     assert toy_run.train() == 1
     assert "Try a lower learning_rate" in capsys.readouterr().err
 
@@ -651,6 +578,7 @@ def test_a_rate_that_is_far_too_high_is_found(toy_run, capsys):
 @pytest.fixture
 def small_disk():
     """A function that lets no file grow beyond a number of bytes, as a full disk would."""
+    resource = pytest.importorskip("resource")  # Windows has none
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -658,10 +586,9 @@ def small_disk():
 
 @pytest.mark.parametrize("what", ["model.safetensors", "state.pt", "log.csv"])
 def test_a_full_disk_ends_the_run_and_it_goes_on_when_there_is_room(
-    what, new_toy_run, small_disk, capsys
+    what, trained_run, finished, small_disk, capsys
 ):
-    run = new_toy_run()
-    assert run.train() == 0
+    run = trained_run
     sizes = {path.name: path.stat().st_size for path in run.checkpoint(12).iterdir()}
     sizes["log.csv"] = (run.out / "log.csv").stat().st_size
     shutil.rmtree(run.checkpoint(12))
@@ -674,4 +601,4 @@ def test_a_full_disk_ends_the_run_and_it_goes_on_when_there_is_room(
 
     small_disk(10**9)
     assert run.train("--resume") == 0
-    assert run.result() == undisturbed(new_toy_run)
+    assert run.result() == finished.result()

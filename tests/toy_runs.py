@@ -19,6 +19,7 @@ os.environ.update({variables!r})
 file = os.open({output!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 os.dup2(file, 1), os.dup2(file, 2)
 import trainer
+exec({before!r})
 sys.exit(trainer.main({arguments!r}))
 """
 
@@ -46,7 +47,7 @@ def write_toy_shards(folder, seed=0, train=4000, val=600):
 
 
 class ToyRun:
-    """A training run whose steps take a millisecond: `config` may be changed before it starts."""
+    """A training run whose steps take milliseconds; `config` may be changed before it starts."""
 
     def __init__(self, folder, shards):
         folder.mkdir()
@@ -73,6 +74,14 @@ class ToyRun:
             },
         }
 
+    def set(self, setting, value):
+        """Give a setting, as "section.key", another value; None removes it."""
+        section, _, key = setting.partition(".")
+        if value is None:
+            del self.config[section][key]
+        else:
+            self.config.setdefault(section, {})[key] = value
+
     def arguments(self, *more):
         """The trainer's command line, with the configuration as it is now."""
         lines = []
@@ -88,12 +97,16 @@ class ToyRun:
 
         return trainer.main(self.arguments(*more))
 
-    def start(self, *more, count=1):
-        """Train in `count` processes of their own, which are returned."""
+    def start(self, *more, count=1, before=""):
+        """Train in `count` processes of their own, which are returned.
+
+        They run the code `before` first, which may change the module `trainer`.
+        """
         kind = "forkserver" if os.name == "posix" else "spawn"
         context = multiprocessing.get_context(kind)
         if kind == "forkserver":
-            context.set_forkserver_preload(["trainer"])  # once for all tests
+            # Once for all tests; every optimizer needs the second one.
+            context.set_forkserver_preload(["trainer", "torch._dynamo"])
         processes, port = [], free_port()
         for rank in range(count):
             code = START.format(
@@ -103,6 +116,7 @@ class ToyRun:
                     **({} if count == 1 else torchrun_variables(rank, count, port)),
                 },
                 output=str(self.output),
+                before=before,
                 arguments=self.arguments(*more),
             )
             processes.append(context.Process(target=exec, args=(code, {}), daemon=True))
@@ -110,9 +124,9 @@ class ToyRun:
             process.start()
         return processes
 
-    def finish(self, *more, count=1, seconds=120):
+    def finish(self, *more, count=1, before="", seconds=120):
         """Train in `count` processes to the end; their exit statuses."""
-        processes = self.start(*more, count=count)
+        processes = self.start(*more, count=count, before=before)
         for process in processes:
             process.join(seconds)
         return [process.exitcode for process in processes]
@@ -142,18 +156,27 @@ class ToyRun:
     def checkpoint(self, step):
         return self.out / "checkpoints" / f"step-{step:06d}"
 
-    def result(self, step=12):
-        """All that a run leaves at a step: weights, the optimizer's averages, and the log."""
+    def undisturbed(self):
+        """Train to the end, and the result."""
+        assert self.train() == 0
+        return self.result()
+
+    def tensors(self, step):
+        """Weights and the optimizer's averages at a step, {name: tensor}."""
         import torch
         from safetensors.torch import load_file
 
         path = self.checkpoint(step)
         optimizer = torch.load(path / "state.pt", weights_only=True)["state"]
-        tensors = load_file(path / "model.safetensors") | {
+        return load_file(path / "model.safetensors") | {
             f"{name} {kind}": tensor
             for name, averages in optimizer.items()
             for kind, tensor in averages.items()
         }
+
+    def result(self):
+        """All that a run leaves at its end: `tensors` as lists, and the log."""
+        tensors = self.tensors(self.config["run"]["steps"])
         return {name: tensor.tolist() for name, tensor in tensors.items()}, self.rows()
 
 
@@ -175,10 +198,17 @@ def toy_shards(tmp_path_factory):
 
 @pytest.fixture
 def new_toy_run(tmp_path, toy_shards, monkeypatch):
-    """A function that makes a run."""
+    """A function that makes a run, and changes settings of it: {"section.key": value}."""
     monkeypatch.setenv("DEVICE", "cpu")
     numbers = itertools.count()
-    return lambda: ToyRun(tmp_path / f"run-{next(numbers)}", toy_shards)
+
+    def make(changes=None):
+        run = ToyRun(tmp_path / f"run-{next(numbers)}", toy_shards)
+        for setting, value in (changes or {}).items():
+            run.set(setting, value)
+        return run
+
+    return make
 
 
 @pytest.fixture
