@@ -380,7 +380,7 @@ def test_a_second_ctrl_c_ends_at_once(toy_run, monkeypatch, capsys):
 
     monkeypatch.setattr(trainer.Trainer, "update", update)
     assert toy_run.train() == 130
-    assert "interrupted, nothing was saved" in capsys.readouterr().err
+    assert "interrupted, and nothing more was saved" in capsys.readouterr().err
 
 
 def test_the_last_checkpoints_are_kept(trained_run):
@@ -505,6 +505,12 @@ def test_an_output_folder_with_a_run_is_left_alone(trained_run, capsys):
     printed = capsys.readouterr().err
     assert f"{trained_run.out} already holds a run" in printed and "--resume" in printed
     assert trained_run.result() == before
+
+
+def test_an_output_folder_that_cannot_be_is_named(toy_run, capsys):
+    toy_run.out.write_text("a file in its place", encoding="utf-8")
+    assert toy_run.train() == 1
+    assert f"Cannot write in the folder {toy_run.out}: File exists" in capsys.readouterr().err
 
 
 def test_a_run_that_is_at_work_is_left_alone(toy_run, capsys):

@@ -1,5 +1,6 @@
 """The trainer in processes of its own: killed, and two of them, which talk by gloo, beside one."""
 
+import itertools
 import random
 import shutil
 import signal
@@ -92,6 +93,41 @@ def test_a_killed_run_goes_on_to_the_same_bits(new_toy_run):
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_run_killed_a_dozen_times_goes_on_to_the_same_bits(new_toy_run):
     check_kill_and_resume(new_toy_run, kills=12, steps=130)
+
+
+KILL_BEFORE_WRITING = """
+import itertools, os, shutil, signal
+import checkpoints
+steps = itertools.count()
+def counted(function):
+    def wrapped(*args, **kwargs):
+        if next(steps) == {step}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    return wrapped
+os.replace, os.fsync, os.unlink = counted(os.replace), counted(os.fsync), counted(os.unlink)
+checkpoints.save_file = counted(checkpoints.save_file)
+checkpoints.torch.save = counted(checkpoints.torch.save)
+shutil.rmtree = counted(shutil.rmtree)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_run_that_is_killed_before_any_step_of_writing_goes_on_to_the_same_bits(new_toy_run):
+    changes = {"run.steps": 6, "run.log_every": 2, "run.checkpoint_every": 2, "run.keep": 1}
+    expected = new_toy_run(changes).undisturbed()
+    for step in itertools.count():
+        run = new_toy_run(changes)
+        status = run.finish(before=KILL_BEFORE_WRITING.format(step=step))
+        if status == [0]:
+            break
+        assert status == [-signal.SIGKILL]
+        assert run.train("--resume") == 0
+        assert run.result() == expected, f"killed before step {step}"
+        assert run.checkpoints()[-1] == 6
+        assert not list((run.out / "checkpoints").glob(".*"))
+    assert step > 30
 
 
 # Two processes: curves and checkpoints

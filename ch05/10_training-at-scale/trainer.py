@@ -501,7 +501,8 @@ def begin_or_go_on(cfg, processes, resume):
     ).hexdigest()
     if resume:
         checkpoint = newest_checkpoint(
-            out / "checkpoints", lambda text: print(text, file=sys.stderr)
+            out / "checkpoints",
+            lambda text: processes.is_first and print(f"trainer.py: {text}", file=sys.stderr),
         )
     elif any((out / name).exists() for name in ("log.csv", "checkpoints")):
         raise TrainingError(
@@ -521,9 +522,14 @@ def begin_or_go_on(cfg, processes, resume):
 
 def hold(out):
     """A context that keeps other processes from training in the same folder."""
-    out.mkdir(parents=True, exist_ok=True)
     try:
+        out.mkdir(parents=True, exist_ok=True)
         return FileLock(out / ".lock").acquire(timeout=0)
+    except OSError as error:
+        raise TrainingError(
+            f"Cannot write in the folder {out}: {error.strerror}. Make it writable, or choose "
+            "another out folder."
+        ) from error
     except Timeout as error:
         raise TrainingError(f"Another process is training in {out}: wait for its end.") from error
 
@@ -561,7 +567,7 @@ def main(arguments=None):
             )
         raise
     except KeyboardInterrupt:
-        print("trainer.py: interrupted, nothing was saved.", file=sys.stderr)
+        print("trainer.py: interrupted, and nothing more was saved.", file=sys.stderr)
         return 130
     if processes.count > 1:
         dist.destroy_process_group()
