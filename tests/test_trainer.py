@@ -1,7 +1,9 @@
 """The trainer in one process: what it computes, what survives a kill, and every clear error."""
 
+import errno
 import json
 import math
+import os
 import re
 import shutil
 import signal
@@ -602,6 +604,7 @@ def test_a_full_disk_ends_the_run_and_it_goes_on_when_there_is_room(
     assert run.train("--resume") == 1
     printed = capsys.readouterr().err
     assert "Could not write" in printed and "Make room" in printed
+    assert os.strerror(errno.EFBIG) in printed  # the system's reason, whoever wrote
     assert run.checkpoints() == [8]
     assert not list((run.out / "checkpoints").glob(".*"))
 

@@ -52,7 +52,8 @@ def write_checkpoint(folder, state, weights, optimizer_state, keep):
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         save_file(weights, unfinished / WEIGHTS, metadata={"format": "pt"})
-        torch.save(optimizer_state, unfinished / OPTIMIZER)
+        with open(unfinished / OPTIMIZER, "wb") as file:
+            torch.save(optimizer_state, file)
         hashes = {name: sha256_of(unfinished / name).hexdigest() for name in (WEIGHTS, OPTIMIZER)}
         text = json.dumps({**state, "sha256": hashes}, indent=1) + "\n"
         (unfinished / STATE).write_text(text, encoding="utf-8")
@@ -64,15 +65,13 @@ def write_checkpoint(folder, state, weights, optimizer_state, keep):
             shutil.rmtree(final)
         os.replace(unfinished, final)
         sync_folder(final.parent)
-    except (
-        OSError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:  # torch reports a full disk as the 2nd
+    except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
+        # On a full disk, torch raises an error of its own that hides the system's.
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
         raise CheckpointError(
-            f"Could not write the checkpoint {final}: {str(error).partition(chr(10))[0]}. Make "
-            "room, or make the folder writable, and go on with --resume from the one before."
+            f"Could not write the checkpoint {final}: {str(cause).splitlines()[0]}. Make room, or "
+            "make the folder writable, and go on with --resume from the one before."
         ) from error
     remove_old(final, keep)
     return final
