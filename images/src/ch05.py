@@ -8,6 +8,7 @@ seconds.
 from itertools import pairwise
 from math import exp, log
 
+import training_at_scale
 from drawing import (
     FOCUS,
     GREY,
@@ -836,5 +837,6 @@ DRAWINGS = {
     "15-checkpoint": checkpoint,
     "16-gpt2-sizes": gpt2_sizes,
     "17-weight-mapping": weight_mapping,
+    **training_at_scale.DRAWINGS,
 }
 ALT = {name: alt_text(draw) for name, draw in DRAWINGS.items()}
