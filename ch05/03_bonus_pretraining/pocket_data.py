@@ -52,7 +52,7 @@ def choose_vocabulary(texts):
 
 
 def drop_lines_with_rare_tokens(ids, is_kept):
-    """(N,) ids without the lines that hold an id which is not kept; a line includes the breaks after it.
+    """(N,) ids without the lines that hold one which is not kept; breaks belong to the line before.
 
     Args:
         is_kept: (VOCAB_SIZE,) booleans; true for line breaks and the end of a text.
