@@ -160,13 +160,17 @@ def drop_all_but(run, step):
 
 
 @pytest.mark.slow
-def test_each_kind_of_run_goes_on_from_the_checkpoints_of_each_other(new_toy_run, monkeypatch):
+@pytest.mark.parametrize("model", ["gpt", "fast"])
+def test_each_kind_of_run_goes_on_from_the_checkpoints_of_each_other(
+    model, new_toy_run, monkeypatch
+):
     alone, run = new_toy_run(), new_toy_run()
     for either in alone, run:
         either.config["model"]["tie_weights"] = True
         either.config["run"] |= {"checkpoint_every": 2, "keep": 6}
     finish(alone, ONE)
     finish(run, ONE)
+    run.set("model.name", model)
     step, held = 2, []
     for kind in DDP, FSDP, DDP, ONE, FSDP, ONE:  # after one process: each pair of two in turn
         held.append(drop_all_but(run, step))
