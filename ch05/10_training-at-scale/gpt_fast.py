@@ -9,6 +9,8 @@ Shapes: B batch, T tokens, V vocabulary, C width of a token's vector (`emb_dim`)
 of a head (C = H * D), N tokens in all (B * T).
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
@@ -84,38 +86,49 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, weight, targets, with_gradients):
         """(N, C), (V, C) and (N,) ids -> scalar, float32."""
+        num_tokens, vocab_size = len(hidden), len(weight)
         loss = hidden.new_zeros((), dtype=torch.float32)
         d_hidden = torch.empty_like(hidden)
         # float32 also where the factors have 16 bits: it is a sum over all chunks.
-        d_weight = torch.zeros_like(weight, dtype=torch.float32) if with_gradients else None
-        for chunk in range(0, len(hidden), CHUNK_TOKENS):
-            part = slice(chunk, chunk + CHUNK_TOKENS)
-            logits = hidden[part] @ weight.t()  # (n, V)
-            log_probs = F.log_softmax(logits, dim=-1, dtype=torch.float32)
-            loss += F.nll_loss(log_probs, targets[part], reduction="sum")
+        d_weight = torch.empty_like(weight, dtype=torch.float32) if with_gradients else None
+        # Rows of 50,257 numbers begin anywhere in memory; a product writes its result a third
+        # faster if each begins at a multiple of 64 bytes. What is added has probability 0.
+        shape = (min(CHUNK_TOKENS, num_tokens), math.ceil(vocab_size / 16) * 16)
+        logits = hidden.new_full(shape, -torch.inf)  # the same memory for every chunk
+        for first in range(0, num_tokens, CHUNK_TOKENS):
+            h, ids = hidden[first : first + CHUNK_TOKENS], targets[first : first + CHUNK_TOKENS]
+            rows = torch.arange(len(h), device=h.device)
+            logits[: len(h), :vocab_size].addmm_(h, weight.t(), beta=0)  # overwrites
+            log_probs = F.log_softmax(logits[: len(h)], dim=-1, dtype=torch.float32)
+            loss -= log_probs[rows, ids].sum()
             if with_gradients:
                 d_logits = log_probs.exp_()  # in place: the probabilities
-                d_logits.scatter_add_(1, targets[part, None], -torch.ones_like(d_logits[:, :1]))
-                d_logits = (d_logits / len(hidden)).to(hidden.dtype)
-                d_hidden[part] = d_logits @ weight
-                add_product(d_weight, d_logits.t(), hidden[part])
+                d_logits[rows, ids] -= 1
+                d_logits = d_logits[:, :vocab_size].to(h.dtype)
+                d_hidden[first : first + CHUNK_TOKENS] = d_logits @ weight
+                add_product(d_weight, d_logits.t(), h, first > 0)
         if with_gradients:
             ctx.save_for_backward(d_hidden, d_weight.to(weight.dtype))
-        return loss / len(hidden)
+        return loss / num_tokens
 
     @staticmethod
     @once_differentiable
     def backward(ctx, d_loss):
         d_hidden, d_weight = ctx.saved_tensors
-        return d_hidden * d_loss, d_weight * d_loss, None, None
+        scale = d_loss / len(d_hidden)
+        # In place, as a second tensor of (V, C) would cost time and memory. A second backward
+        # pass is an error, which PyTorch notices.
+        return d_hidden.mul_(scale), d_weight.mul_(scale), None, None
 
 
-def add_product(total, a, b):
-    """total += a @ b, in one pass where all have the same type."""
+def add_product(total, a, b, is_begun):
+    """total += a @ b, or total = a @ b at first; in one pass where all have the same type."""
     if total.dtype == a.dtype:
-        total.addmm_(a, b)
-    else:
+        total.addmm_(a, b, beta=float(is_begun))
+    elif is_begun:
         total += a @ b
+    else:
+        total.copy_(a @ b)
 
 
 class GPTFast(GPTModel):
