@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import gpt_fast
 from gpt import GELU, GPTModel, LayerNorm
-from gpt_fast import FAST_PARTS, FastAttention, GPTFast, use_fast_parts
+from gpt_fast import FAST_PARTS, FastAttention, GPTFast, swap_parts
 from multihead_attention import MultiHeadAttention
 
 VOCAB, CONTEXT = 97, 24
@@ -72,7 +72,7 @@ def test_the_logits_are_those_of_chapter_4(qkv_bias, batch_size, num_tokens):
 @pytest.mark.parametrize("is_tied", [False, True])
 @pytest.mark.parametrize("qkv_bias", [False, True])
 def test_loss_and_all_gradients_are_those_of_chapter_4(monkeypatch, chunk, is_tied, qkv_bias):
-    monkeypatch.setattr(gpt_fast, "CHUNK_TOKENS", chunk)
+    monkeypatch.setitem(gpt_fast.CHUNK_TOKENS, "cpu", chunk)
     slow, fast = two_models(is_tied=is_tied, qkv_bias=qkv_bias)
     ids, targets = random_ids(2, CONTEXT), random_ids(2, CONTEXT, seed=1)
     expected, loss = loss_of(slow, ids, targets), fast.loss(ids, targets)
@@ -192,7 +192,7 @@ class LargestTensor(TorchDispatchMode):
 
 
 def test_no_tensor_holds_the_logits_of_all_tokens(monkeypatch):
-    monkeypatch.setattr(gpt_fast, "CHUNK_TOKENS", 16)
+    monkeypatch.setitem(gpt_fast.CHUNK_TOKENS, "cpu", 16)
     slow, fast = two_models(n_layers=1, vocab_size=2000)
     ids, targets = random_ids(5, CONTEXT), random_ids(5, CONTEXT, seed=1)
     with LargestTensor() as of_slow:
@@ -245,7 +245,7 @@ def test_every_layer_that_has_a_faster_class_gets_it():
     model = GPTModel(CFG)
     slow = {LayerNorm: 2 * 3 + 1, GELU: 3, MultiHeadAttention: 3}
     assert {kind: sum(type(m) is kind for m in model.modules()) for kind in slow} == slow
-    use_fast_parts(model, {GELU: FAST_PARTS[GELU]})
+    swap_parts(model, {GELU: FAST_PARTS[GELU]})
     assert {type(m) for m in model.modules()} & {*slow, *FAST_PARTS.values()} == {
         LayerNorm,
         MultiHeadAttention,

@@ -18,7 +18,8 @@ from torch.autograd.function import once_differentiable
 from gpt import GELU, GPTModel, LayerNorm, check_ids
 from multihead_attention import MultiHeadAttention, check_input
 
-CHUNK_TOKENS = 256  # tokens whose logits are in memory at once
+# Tokens whose logits are in memory at once. A GPU needs more to have all its cores at work.
+CHUNK_TOKENS = {"cpu": 256, "cuda": 2048}
 
 
 class FastLayerNorm(LayerNorm):
@@ -41,7 +42,8 @@ class FastAttention(MultiHeadAttention):
     """Chapter 3's attention, but the (B, H, T, T) scores and weights are never written down.
 
     PyTorch's kernel computes them tile by tile in the processor's cache, and leaves out the tiles
-    that the causal mask hides.
+    that the causal mask hides. (With dropout there is such a kernel on a GPU only; elsewhere
+    PyTorch then does what the chapter does.)
     """
 
     def forward(self, x):
@@ -61,7 +63,7 @@ class FastAttention(MultiHeadAttention):
 FAST_PARTS = {LayerNorm: FastLayerNorm, GELU: FastGELU, MultiHeadAttention: FastAttention}
 
 
-def use_fast_parts(model, parts=FAST_PARTS):
+def swap_parts(model, parts=FAST_PARTS):
     """Turn each layer of a slower class into one of the faster class.
 
     The two differ in `forward` alone. So the layer itself stays, and with it its parameters.
@@ -87,16 +89,18 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     def forward(ctx, hidden, weight, targets, with_gradients):
         """(N, C), (V, C) and (N,) ids -> scalar, float32."""
         num_tokens, vocab_size = len(hidden), len(weight)
+        size = min(num_tokens, CHUNK_TOKENS.get(hidden.device.type, 256))  # n, of a chunk
         loss = hidden.new_zeros((), dtype=torch.float32)
         d_hidden = torch.empty_like(hidden)
         # float32 also where the factors have 16 bits: it is a sum over all chunks.
         d_weight = torch.empty_like(weight, dtype=torch.float32) if with_gradients else None
         # Rows of 50,257 numbers begin anywhere in memory; a product writes its result a third
         # faster if each begins at a multiple of 64 bytes. What is added has probability 0.
-        shape = (min(CHUNK_TOKENS, num_tokens), math.ceil(vocab_size / 16) * 16)
-        logits = hidden.new_full(shape, -torch.inf)  # the same memory for every chunk
-        for first in range(0, num_tokens, CHUNK_TOKENS):
-            h, ids = hidden[first : first + CHUNK_TOKENS], targets[first : first + CHUNK_TOKENS]
+        width = math.ceil(vocab_size / 16) * 16
+        logits = hidden.new_empty(size, width)  # the same memory for every chunk
+        logits[:, vocab_size:] = -torch.inf
+        for first in range(0, num_tokens, size):
+            h, ids = hidden[first : first + size], targets[first : first + size]  # (n, C), (n,)
             rows = torch.arange(len(h), device=h.device)
             logits[: len(h), :vocab_size].addmm_(h, weight.t(), beta=0)  # overwrites
             log_probs = F.log_softmax(logits[: len(h)], dim=-1, dtype=torch.float32)
@@ -105,7 +109,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 d_logits = log_probs.exp_()  # in place: the probabilities
                 d_logits[rows, ids] -= 1
                 d_logits = d_logits[:, :vocab_size].to(h.dtype)
-                d_hidden[first : first + CHUNK_TOKENS] = d_logits @ weight
+                d_hidden[first : first + size] = d_logits @ weight
                 add_product(d_weight, d_logits.t(), h, first > 0)
         if with_gradients:
             ctx.save_for_backward(d_hidden, d_weight.to(weight.dtype))
@@ -146,7 +150,7 @@ class GPTFast(GPTModel):
 
     def __init__(self, cfg):
         super().__init__(cfg)
-        use_fast_parts(self)
+        swap_parts(self)
 
     def forward(self, in_idx):
         """(B, T) ids -> (B, T, V) logits."""
