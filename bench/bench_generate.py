@@ -30,8 +30,11 @@ SLIDING_STEPS = 3
 AT_LEAST_UNCACHED, AT_LEAST_TRANSFORMERS, AIM_BANDWIDTH = 5, 1.2, 0.85
 
 
-def hugging_face_copy(model, cfg):
-    """A `GPT2LMHeadModel` with a `GPTModel`'s weights, its output matrix a separate one too."""
+def hugging_face_copy(model, cfg, **settings):
+    """A `GPT2LMHeadModel` with a `GPTModel`'s weights, its output matrix a separate one too.
+
+    `settings` are more of `GPT2Config`'s.
+    """
     config = transformers.GPT2Config(
         vocab_size=cfg["vocab_size"],
         n_positions=cfg["context_length"],
@@ -42,6 +45,7 @@ def hugging_face_copy(model, cfg):
         bos_token_id=None,
         eos_token_id=None,  # so that nothing ends the text early
         pad_token_id=None,
+        **settings,
     )
     theirs = transformers.GPT2LMHeadModel(config).eval()
     pairs = [

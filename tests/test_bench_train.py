@@ -1,0 +1,157 @@
+"""bench_train.py and speed_ladder.py: what is timed is the same training, each rung as it says."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+import speed_ladder
+from gpt import GELU, LayerNorm
+from gpt_fast import FAST_PARTS
+from multihead_attention import MultiHeadAttention
+from speed_ladder import LADDER, best_of, ceiling, climb, ladder_text
+
+CFG = {
+    "vocab_size": 97,
+    "context_length": 12,
+    "emb_dim": 24,
+    "n_heads": 4,
+    "n_layers": 2,
+    "drop_rate": 0.0,
+    "qkv_bias": False,
+}
+
+
+def weights_after_steps(rung, clip_norm=None):
+    """The weights after three steps on a rung, as one vector, and the model."""
+    model, optimizer = speed_ladder.model_and_optimizer(CFG)
+    batch = speed_ladder.random_batch(CFG, batch_size=2)
+    for _ in range(3):
+        speed_ladder.seconds_of_step(model, optimizer, *batch, rung, clip_norm)
+    return torch.nn.utils.parameters_to_vector(model.parameters()).detach(), model
+
+
+def test_every_rung_learns_the_same():
+    expected, _ = weights_after_steps(LADDER["the book's step"])
+    for rung in LADDER.values():
+        found, model = weights_after_steps(rung)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+        kinds = {type(layer) for layer in model.modules()}
+        assert {slow for slow, fast in FAST_PARTS.items() if fast in kinds} == set(rung.parts)
+        assert not kinds & set(rung.parts)
+    unlike, _ = weights_after_steps(rung, clip_norm=0.01)  # control
+    assert (unlike - expected).abs().max() > 1e-5
+
+
+def test_each_rung_is_the_one_below_and_one_change_more():
+    rungs = [(set(parts), is_chunked, is_fused) for parts, is_chunked, is_fused in LADDER.values()]
+    assert rungs[0] == (set(), False, False)
+    assert (
+        rungs[-1]
+        == ({LayerNorm, GELU, MultiHeadAttention}, True, True)
+        == (
+            set(FAST_PARTS),
+            True,
+            True,
+        )
+    )
+    for (parts, *flags), (more_parts, *more_flags) in pairwise(rungs):
+        assert parts <= more_parts
+        assert len(more_parts - parts) + sum(more_flags) - sum(flags) == 1
+
+
+def test_climbing_times_every_rung(monkeypatch):
+    best = climb(CFG, batch_size=2, rounds=1)
+    assert list(best) == list(LADDER)
+    assert all(0 < seconds < 10 for seconds in best.values())
+
+
+def test_the_best_of_the_rounds_counts_without_the_first():
+    turns = []
+    seconds = {"a": iter([1, 5, 4]), "b": iter([9, 2, 3])}
+
+    def timer(name):
+        turns.append(name)
+        return next(seconds[name])
+
+    best = best_of({name: lambda name=name: timer(name) for name in seconds}, rounds=2)
+    assert best == {"a": 4, "b": 2}
+    assert turns == ["a", "b"] * 3  # in turns, not one after the other
+
+
+def test_the_ceiling_is_that_of_the_fastest_product():
+    assert ceiling({100: 1.0, 200: 4.0, 300: 60.0}) == 2 * 200**3 / 4
+
+
+def test_the_table_tells_gain_and_total():
+    text = ladder_text({"first": 0.3, "second": 0.2, "third": 0.1})
+    assert text.splitlines()[2:] == [
+        "| first | 300.0 | +0% | 1.00 |",
+        "| second | 200.0 | +50% | 1.50 |",
+        "| third | 100.0 | +100% | 3.00 |",
+    ]
+
+
+@pytest.fixture
+def bench():
+    pytest.importorskip("transformers")
+    from bench import bench_train
+
+    return bench_train
+
+
+def test_the_benchmark_asserts_that_all_compute_the_same_loss(bench, capsys, monkeypatch):
+    """At toy size, where its seconds mean nothing."""
+    bench.main(rounds=1, cfg=CFG, batch_size=2, sides=(64,))
+
+    printed = capsys.readouterr().out
+    names = [*LADDER, bench.OURS, *map(bench.THEIRS.format, bench.ACTIVATIONS)]
+    assert [name for name in names if f"\n| {name} | " not in printed] == []
+
+    monkeypatch.setattr(bench, "their_loss", lambda *_: torch.tensor(0.0))  # control
+    with pytest.raises(AssertionError, match="The losses differ"):
+        bench.main(rounds=1, cfg=CFG, batch_size=2, sides=(64,))
+
+
+def test_both_contenders_learn_the_same(bench):
+    """Steps from the same weights, with both activations, lead to the same loss.
+
+    Nearly: the biases of queries, keys and values, which start at 0, are theirs alone.
+    """
+    batch = speed_ladder.random_batch(CFG, batch_size=2)
+    losses = []
+    for activation in bench.ACTIVATIONS:
+        model, optimizer = speed_ladder.model_and_optimizer(CFG)
+        theirs = bench.hugging_face_copy(model, CFG, **bench.NO_DROPOUT).train()
+        their_optimizer = torch.optim.AdamW(theirs.parameters(), lr=4e-4, weight_decay=0.1)
+        before = bench.their_loss(theirs, *batch).item()
+        for _ in range(3):
+            bench.seconds_of_their_step(theirs, their_optimizer, *batch, activation)
+            speed_ladder.seconds_of_step(
+                model, optimizer, *batch, speed_ladder.TOP, bench.CLIP_NORM
+            )
+        losses.append((model.loss(*batch).item(), bench.their_loss(theirs, *batch).item()))
+        assert losses[-1][0] < before - 1e-2  # control: they learn
+    torch.testing.assert_close(
+        torch.tensor(losses), torch.full((2, 2), losses[0][0]), atol=1e-3, rtol=0
+    )
+
+
+def test_shares_and_verdicts_follow_from_the_seconds(bench):
+    """1,000 factors, 6 operations each for 10 tokens, are 60,000 operations."""
+    seconds = {"the book's step": 4.0, "tuned trainer": 1.0}
+    seconds |= {"transformers, gelu_new": 1.5, "transformers, gelu_pytorch_tanh": 1.1}
+    text = bench.contenders_text(seconds, most=66_667, factors=1000, num_tokens=10)
+    assert "| the book's step | 2 | 1.00 | 22% |" in text
+    assert "| tuned trainer | 10 | 4.00 | 90% |" in text
+    assert "transformers, gelu_new: met (1.50)" in text
+    assert "transformers, gelu_pytorch_tanh: NOT met (1.10)" in text
+    assert "80% of the ceiling: met (90%)" in text
+    text = bench.contenders_text(seconds, most=100_000, factors=1000, num_tokens=10)
+    assert "80% of the ceiling: NOT met (60%)" in text
+
+
+def test_parameters_that_are_no_factors_are_the_embeddings(bench):
+    model, _ = speed_ladder.model_and_optimizer(CFG)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    assert bench.factors_of_products(model) == total - (97 + 12) * 24
