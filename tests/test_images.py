@@ -611,6 +611,8 @@ def test_windows_and_orders_in_the_picture_of_shards_are_the_loaders(at_scale, r
             inputs, targets = batches.next()
             assert inputs.tolist() == [ids[:-1] for ids in windows]
             assert targets.tolist() == [ids[1:] for ids in windows]
+    described = " ".join(at_scale["shards"].__doc__.split())
+    assert ", ".join(map(str, at_scale["ORDERS"][0])) in described
 
 
 def test_pieces_in_the_picture_of_shards_are_gpt2s(at_scale):

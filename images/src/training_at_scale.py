@@ -27,7 +27,7 @@ from drawing import (
     tint,
 )
 
-VOCAB_SIZE, FLOAT_BYTES, TOKEN_BYTES = 50257, 4, 2
+VOCAB_SIZE, FLOAT_BYTES = 50257, 4
 
 # checkpoints.py: the files of a checkpoint and the names of two of them, the older one first
 FILES = ("model.safetensors", "state.pt", "state.json")
