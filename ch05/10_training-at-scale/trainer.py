@@ -51,6 +51,7 @@ from checkpoints import (
     remove_unfinished,
     write_checkpoint,
 )
+from companion.session import keep_freed_memory
 from gpt import GPT_CONFIG_124M, GPTModel, generate_text_simple
 from gpt_train import text_to_token_ids, token_ids_to_text
 from token_shards import MANIFEST, VOCAB_SIZE, ShardError, TokenBatches, check_shards, sha256_of
@@ -550,6 +551,7 @@ def parse_arguments(arguments):
 def main(arguments=None):
     """The command line; the exit status: 1 if training stopped, 2 if it could not begin."""
     options = parse_arguments(arguments)
+    keep_freed_memory()
     processes = None
     try:
         cfg = read_config(options.config)
