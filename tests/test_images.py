@@ -647,7 +647,8 @@ def test_gradients_in_the_picture_of_two_processes_are_pytorchs(at_scale):
 
 def test_sizes_in_the_picture_of_chunks_are_those_of_logits(at_scale):
     torch, gpt_fast = pytest.importorskip("torch"), pytest.importorskip("gpt_fast")
-    assert at_scale["CHUNK"] == gpt_fast.CHUNK_TOKENS
+    chunks = {"cpu": at_scale["CHUNK"], "cuda": at_scale["GPU_CHUNK"]}
+    assert chunks == gpt_fast.CHUNK_TOKENS
     vocab_size = pytest.importorskip("gpt").GPT_CONFIG_124M["vocab_size"]
     for tokens in (at_scale["CHUNK"], at_scale["TOKENS"], *at_scale["MORE_TOKENS"]):
         logits = torch.empty(tokens, vocab_size, device="meta")

@@ -331,7 +331,8 @@ def two_processes():
     return d
 
 
-TOKENS, CHUNK = 512, 256  # 2 texts of 256 tokens, and gpt_fast.py's CHUNK_TOKENS
+TOKENS = 512  # 2 texts of 256
+CHUNK, GPU_CHUNK = 256, 2048  # gpt_fast.py's CHUNK_TOKENS
 MORE_TOKENS = (512, 2048, 8192)
 
 
@@ -378,12 +379,9 @@ def chunked_cross_entropy():
             d.rect(Box(136, at, width, 16), tint(WEIGHTS, 0.22 if k else 0.8), WEIGHTS)
             d.label(136 + width + 10, at + 8, f"{megabytes(count):,.1f} MB {about}", INK)
     for y, text in [
-        (
-            548,
-            f"hidden: a vector for each token. Each of its logits takes {FLOAT_BYTES} bytes. The",
-        ),
-        (568, "logarithms of the probabilities and the gradient are as large again, either way."),
-        (588, "Bars to scale."),
+        (548, f"hidden: a vector for each token. A logit takes {FLOAT_BYTES} bytes. On top come"),
+        (568, "logarithms of probabilities and gradients, for all tokens or for one chunk."),
+        (588, f"A chunk is {CHUNK} tokens on a CPU, {GPU_CHUNK:,} on a GPU. Bars to scale."),
     ]:
         d.label(MARGIN, y, text)
     return d
