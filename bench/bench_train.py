@@ -46,7 +46,7 @@ from speed_ladder import (
     ladder_text,
     model_and_optimizer,
     product_timers,
-    random_batch,
+    random_windows,
     seconds_of,
     seconds_of_step,
 )
@@ -92,7 +92,7 @@ def main(rounds=ROUNDS, threads=None, cfg=CONFIG, batch_size=BATCH_SIZE, sides=S
     settings = {"attn_implementation": "sdpa", "use_cache": False, **NO_DROPOUT}
     theirs = hugging_face_copy(model, cfg, **settings).train()
     their_optimizer = torch.optim.AdamW(theirs.parameters(), lr=4e-4, weight_decay=0.1, fused=True)
-    ids, targets = random_batch(cfg, batch_size)
+    ids, targets = random_windows(cfg, batch_size)
     with torch.no_grad():
         losses = torch.stack([model.loss(ids, targets), their_loss(theirs, ids, targets)])
     assert losses.max() - losses.min() < 1e-4, f"The losses differ: {losses.tolist()}."

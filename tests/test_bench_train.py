@@ -25,7 +25,7 @@ CFG = {
 def weights_after_steps(rung, clip_norm=None):
     """The weights after three steps on a rung, as one vector, and the model."""
     model, optimizer = speed_ladder.model_and_optimizer(CFG)
-    batch = speed_ladder.random_batch(CFG, batch_size=2)
+    batch = speed_ladder.random_windows(CFG, batch_size=2)
     for _ in range(3):
         speed_ladder.seconds_of_step(model, optimizer, *batch, rung, clip_norm)
     return torch.nn.utils.parameters_to_vector(model.parameters()).detach(), model
@@ -118,7 +118,7 @@ def test_both_contenders_learn_the_same(bench):
 
     Nearly: the biases of queries, keys and values, which start at 0, are theirs alone.
     """
-    batch = speed_ladder.random_batch(CFG, batch_size=2)
+    batch = speed_ladder.random_windows(CFG, batch_size=2)
     losses = []
     for activation in bench.ACTIVATIONS:
         model, optimizer = speed_ladder.model_and_optimizer(CFG)

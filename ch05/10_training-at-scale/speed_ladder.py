@@ -57,7 +57,7 @@ def climb(cfg=SMALL_CONFIG, batch_size=2, rounds=5):
         batch_size: B, windows in a step.
         rounds: how often each rung has its turn; one more comes before, and is not counted.
     """
-    return best_of(climbers(*model_and_optimizer(cfg), *random_batch(cfg, batch_size)), rounds)
+    return best_of(climbers(*model_and_optimizer(cfg), *random_windows(cfg, batch_size)), rounds)
 
 
 def climbers(model, optimizer, ids, targets):
@@ -75,7 +75,7 @@ def model_and_optimizer(cfg):
     return model, torch.optim.AdamW(model.parameters(), lr=4e-4, weight_decay=0.1)
 
 
-def random_batch(cfg, batch_size):
+def random_windows(cfg, batch_size):
     """(B, T) ids and the ids that follow each, where T is the context's length."""
     shape = (batch_size, cfg["context_length"] + 1)
     ids = torch.randint(cfg["vocab_size"], shape, generator=torch.Generator().manual_seed(0))
