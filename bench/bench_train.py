@@ -116,7 +116,8 @@ class Worker:
         self.connection, its_end = context.Pipe()
         arguments = (its_end, threads, cfg, batch_size)
         os.environ.update(environment)  # which a new process inherits
-        context.Process(target=serve, args=arguments, daemon=True).start()
+        self.process = context.Process(target=serve, args=arguments, daemon=True)
+        self.process.start()
         for name in environment:
             del os.environ[name]
 
@@ -125,14 +126,18 @@ class Worker:
         self.connection.send(name)
         return self.connection.recv()
 
+    def close(self):
+        self.connection.send(None)
+        self.process.join()
+
 
 def serve(connection, threads, cfg, batch_size):
-    """A worker's whole life: it ends with the process that started it."""
+    """A worker's whole life, until it is told None."""
     if threads is not None:
         torch.set_num_threads(threads)
     timers = timers_of(cfg, batch_size)
-    while True:
-        connection.send(timers[connection.recv()]())
+    for name in iter(connection.recv, None):
+        connection.send(timers[name]())
 
 
 def main(rounds=ROUNDS, threads=None, cfg=CONFIG, batch_size=BATCH_SIZE):
@@ -148,6 +153,8 @@ def main(rounds=ROUNDS, threads=None, cfg=CONFIG, batch_size=BATCH_SIZE):
     timers = {name: partial(usual.timer, name) for name in (*LADDER, *THEIRS, OURS, *SIDES)}
     timers |= {name + KEPT: partial(keeping.timer, name) for name in (BOOK, *THEIRS, OURS)}
     best = best_of(timers, rounds)
+    usual.close()
+    keeping.close()
 
     total, factors = numbers_of_parameters(cfg)
     most = ceiling({side: best[side] for side in SIDES})

@@ -102,10 +102,11 @@ def bench():
 
 
 @pytest.mark.slow  # two processes start
-def test_the_benchmark_prints_every_contender(bench, capsys, monkeypatch):
+def test_the_benchmark_prints_every_contender(bench, capfd, monkeypatch):
     """At toy size, where its seconds mean nothing."""
     bench.main(rounds=1, threads=1, cfg=CFG, batch_size=2)
-    printed = capsys.readouterr().out
+    printed, errors = capfd.readouterr()
+    assert not errors  # of the processes neither
     names = [*LADDER, bench.OURS, *bench.THEIRS]
     names += [name + bench.KEPT for name in (bench.BOOK, bench.OURS, *bench.THEIRS)]
     assert [name for name in names if f"\n| {name} | " not in printed] == []
@@ -134,12 +135,15 @@ def test_a_worker_has_its_environment_and_the_others_do_not(bench, monkeypatch):
     workers = [bench.Worker(environment, 1, CFG, 2) for environment in (wants, {})]
     found = [worker.timer("MALLOC_TRIM_THRESHOLD_") for worker in workers]
     assert found == ["-1", None]
+    for worker in workers:
+        worker.close()
+        assert worker.process.exitcode == 0
     assert "MALLOC_TRIM_THRESHOLD_" not in os.environ
 
 
 def tell_environment(connection, *_):
-    while True:
-        connection.send(os.environ.get(connection.recv()))
+    for name in iter(connection.recv, None):
+        connection.send(os.environ.get(name))
 
 
 def test_both_contenders_learn_the_same(bench):

@@ -87,7 +87,8 @@ def seconds_of_step(model, optimizer, ids, targets, rung, clip_norm=None):
     """Time one update of a `GPTFast` as on a rung; with gradients clipped if wanted."""
     swap_parts(model, {fast: slow for slow, fast in FAST_PARTS.items()})  # down to the ground
     swap_parts(model, {slow: FAST_PARTS[slow] for slow in rung.parts})
-    optimizer.param_groups[0]["fused"] = rung.is_fused  # its averages are the same either way
+    # What the optimizer keeps is the same either way. None is PyTorch's own choice, as in the book.
+    optimizer.param_groups[0]["fused"] = rung.is_fused or None
 
     def update():
         if rung.is_chunked:
