@@ -1,5 +1,6 @@
 """bench_train.py and speed_ladder.py: what is timed is the same training, each rung as it says."""
 
+import os
 from itertools import pairwise
 
 import pytest
@@ -100,17 +101,49 @@ def bench():
     return bench_train
 
 
-def test_the_benchmark_asserts_that_all_compute_the_same_loss(bench, capsys, monkeypatch):
+@pytest.mark.slow  # two processes start
+def test_the_benchmark_prints_every_contender(bench, capfd, monkeypatch):
     """At toy size, where its seconds mean nothing."""
-    bench.main(rounds=1, cfg=CFG, batch_size=2, sides=(64,))
-
-    printed = capsys.readouterr().out
-    names = [*LADDER, bench.OURS, *map(bench.THEIRS.format, bench.ACTIVATIONS)]
+    bench.main(rounds=1, threads=1, cfg=CFG, batch_size=2)
+    printed, errors = capfd.readouterr()
+    assert not errors  # of the processes neither
+    names = [*LADDER, bench.OURS, *bench.THEIRS]
+    names += [name + bench.KEPT for name in (bench.BOOK, bench.OURS, *bench.THEIRS)]
     assert [name for name in names if f"\n| {name} | " not in printed] == []
+    assert "1 threads" in printed
+
+    monkeypatch.setenv("MALLOC_MMAP_MAX_", "0")  # control
+    with pytest.raises(SystemExit, match="Unset MALLOC_MMAP_MAX_"):
+        bench.main(rounds=1, cfg=CFG, batch_size=2)
+
+
+def test_all_contenders_start_from_the_same_loss(bench, monkeypatch):
+    monkeypatch.setattr(speed_ladder, "SIDES", (8, 16))
+    timers = bench.timers_of(CFG, batch_size=2)
+    assert list(timers) == [*LADDER, bench.OURS, *bench.THEIRS, 8, 16]
+    assert all(0 < timer() < 10 for timer in timers.values())
 
     monkeypatch.setattr(bench, "their_loss", lambda *_: torch.tensor(0.0))  # control
     with pytest.raises(AssertionError, match="The losses differ"):
-        bench.main(rounds=1, cfg=CFG, batch_size=2, sides=(64,))
+        bench.timers_of(CFG, batch_size=2)
+
+
+@pytest.mark.slow  # two processes start
+def test_a_worker_has_its_environment_and_the_others_do_not(bench, monkeypatch):
+    monkeypatch.setattr(bench, "serve", tell_environment)
+    wants = {"MALLOC_TRIM_THRESHOLD_": "-1"}
+    workers = [bench.Worker(environment, 1, CFG, 2) for environment in (wants, {})]
+    found = [worker.timer("MALLOC_TRIM_THRESHOLD_") for worker in workers]
+    assert found == ["-1", None]
+    for worker in workers:
+        worker.close()
+        assert worker.process.exitcode == 0
+    assert "MALLOC_TRIM_THRESHOLD_" not in os.environ
+
+
+def tell_environment(connection, *_):
+    for name in iter(connection.recv, None):
+        connection.send(os.environ.get(name))
 
 
 def test_both_contenders_learn_the_same(bench):
@@ -138,20 +171,24 @@ def test_both_contenders_learn_the_same(bench):
 
 
 def test_shares_and_verdicts_follow_from_the_seconds(bench):
-    """1,000 factors, 6 operations each for 10 tokens, are 60,000 operations."""
-    seconds = {"the book's step": 4.0, "tuned trainer": 1.0}
-    seconds |= {"transformers, gelu_new": 1.5, "transformers, gelu_pytorch_tanh": 1.1}
-    text = bench.contenders_text(seconds, most=66_667, factors=1000, num_tokens=10)
-    assert "| the book's step | 2 | 1.00 | 22% |" in text
-    assert "| tuned trainer | 10 | 4.00 | 90% |" in text
-    assert "transformers, gelu_new: met (1.50)" in text
-    assert "transformers, gelu_pytorch_tanh: NOT met (1.10)" in text
-    assert "80% of the ceiling: met (90%)" in text
-    text = bench.contenders_text(seconds, most=100_000, factors=1000, num_tokens=10)
-    assert "80% of the ceiling: NOT met (60%)" in text
+    """The tuned trainer takes 10 s of 8 s that a step needs at least, or 9 s with memory kept."""
+    seconds = {bench.BOOK: 20.0, bench.THEIRS[0]: 12.5, bench.THEIRS[1]: 11.0, bench.OURS: 10.0}
+    kept = {bench.BOOK: 19.0, bench.THEIRS[0]: 11.5, bench.THEIRS[1]: 10.5, bench.OURS: 9.0}
+    seconds |= {name + bench.KEPT: value for name, value in kept.items()}
+    lines = bench.contenders_text(seconds, num_tokens=100, least=8.0).splitlines()
+    assert f"| {bench.BOOK} | 5 | 1.00 | 40% |" in lines
+    assert "| tuned trainer | 10 | 2.00 | 80% |" in lines
+    assert "| tuned trainer, freed memory kept | 11 | 2.22 | 89% |" in lines
+    assert "| transformers, gelu_new | 1.25 | 1.39 | 1.28 |" in lines
+    assert "| transformers, gelu_pytorch_tanh | 1.10 | 1.22 | 1.17 |" in lines
+    assert "gelu_new: met (1.25); at least 80% of the ceiling: met (80%)" in lines[-2]
+    assert "gelu_new: met (1.39); at least 80% of the ceiling: met (89%)" in lines[-1]
+
+    text = bench.contenders_text({**seconds, bench.OURS: 10.5}, num_tokens=100, least=8.0)
+    assert "gelu_new: NOT met (1.19); at least 80% of the ceiling: NOT met (76%)" in text
 
 
 def test_parameters_that_are_no_factors_are_the_embeddings(bench):
     model, _ = speed_ladder.model_and_optimizer(CFG)
     total = sum(parameter.numel() for parameter in model.parameters())
-    assert bench.factors_of_products(model) == total - (97 + 12) * 24
+    assert bench.numbers_of_parameters(CFG) == (total, total - (97 + 12) * 24)

@@ -87,7 +87,8 @@ def seconds_of_step(model, optimizer, ids, targets, rung, clip_norm=None):
     """Time one update of a `GPTFast` as on a rung; with gradients clipped if wanted."""
     swap_parts(model, {fast: slow for slow, fast in FAST_PARTS.items()})  # down to the ground
     swap_parts(model, {slow: FAST_PARTS[slow] for slow in rung.parts})
-    optimizer.param_groups[0]["fused"] = rung.is_fused  # its averages are the same either way
+    # What the optimizer keeps is the same either way. None is PyTorch's own choice, as in the book.
+    optimizer.param_groups[0]["fused"] = rung.is_fused or None
 
     def update():
         if rung.is_chunked:
@@ -124,10 +125,10 @@ def best_of(timers, rounds):
     return best
 
 
-def product_timers(sides=SIDES):
+def product_timers():
     """{side of two square matrices: a function that times their product}."""
     timers = {}
-    for side in sides:
+    for side in SIDES:
         a, b = torch.rand(2, side, side, device=companion.device())
         out = torch.empty_like(a)
         timers[side] = partial(seconds_of, partial(torch.mm, a, b, out=out))
