@@ -526,13 +526,13 @@ def hold(out):
     try:
         out.mkdir(parents=True, exist_ok=True)
         return FileLock(out / ".lock").acquire(timeout=0)
-    except OSError as error:
+    except Timeout as error:
+        raise TrainingError(f"Another process is training in {out}: wait for its end.") from error
+    except OSError as error:  # of which Timeout is one
         raise TrainingError(
             f"Cannot write in the folder {out}: {error.strerror}. Make it writable, or choose "
             "another out folder."
         ) from error
-    except Timeout as error:
-        raise TrainingError(f"Another process is training in {out}: wait for its end.") from error
 
 
 def parse_arguments(arguments):
