@@ -15,15 +15,10 @@ The ceiling is the fastest product of two square matrices in the same rounds. Th
 6 operations for each token and each parameter that is a factor of a product: all but the two
 embeddings, of which a step only picks rows.
 
-Training frees hundreds of megabytes in every step and asks for them again in the next. The GNU C
-library, as Linux mostly has it, gives such memory back to the system, which clears each page before
-it gives it out again. Told to keep it, by two environment variables that are read when a process
-starts, it saves that time; the peak stays about the same:
-
-    MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=-1 python ...
-
-So there are two processes, one with these variables and one without, and all but the steps between
-the book's and the tuned one are timed in both. Together they need about 13 GB.
+Training frees hundreds of megabytes in every step and asks for them again in the next. So there are
+two processes, one which keeps freed memory as `companion.setup()` and the trainer have it (see
+`companion.session.keep_freed_memory`) and one which does not, and all but the steps between the
+book's and the tuned one are timed in both. Together they need about 13 GB.
 """
 
 import argparse
@@ -38,6 +33,7 @@ from transformers.activations import ACT2FN
 
 import companion
 from bench.bench_generate import cpu_name, hugging_face_copy, verdict
+from companion.session import keep_freed_memory
 from gpt import GPT_CONFIG_124M, GPTModel
 from speed_ladder import (
     LADDER,
@@ -59,7 +55,6 @@ BATCH_SIZE, ROUNDS, CLIP_NORM = 2, 8, 1.0
 ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh")
 THEIRS = [f"transformers, {activation}" for activation in ACTIVATIONS]
 BOOK, OURS, KEPT = next(iter(LADDER)), "tuned trainer", ", freed memory kept"
-KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1"}
 NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 AT_LEAST_THEIRS, AT_LEAST_CEILING = 1.2, 0.8
 
@@ -107,19 +102,16 @@ class Worker:
     """A process that has all timers, and calls one of them when it is told its name.
 
     Args:
-        environment: variables that are set before it starts.
+        keeps_memory: whether the process keeps the memory that it frees.
         threads, cfg, batch_size: as for `main`.
     """
 
-    def __init__(self, environment, threads, cfg, batch_size):
+    def __init__(self, keeps_memory, threads, cfg, batch_size):
         context = multiprocessing.get_context("spawn")
         self.connection, its_end = context.Pipe()
-        arguments = (its_end, threads, cfg, batch_size)
-        os.environ.update(environment)  # which a new process inherits
+        arguments = (its_end, keeps_memory, threads, cfg, batch_size)
         self.process = context.Process(target=serve, args=arguments, daemon=True)
         self.process.start()
-        for name in environment:
-            del os.environ[name]
 
     def timer(self, name):
         """Seconds of one call; an EOFError if the process has ended."""
@@ -131,8 +123,10 @@ class Worker:
         self.process.join()
 
 
-def serve(connection, threads, cfg, batch_size):
+def serve(connection, keeps_memory, threads, cfg, batch_size):
     """A worker's whole life, until it is told None."""
+    if keeps_memory:
+        keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     timers = timers_of(cfg, batch_size)
@@ -142,14 +136,10 @@ def serve(connection, threads, cfg, batch_size):
 
 def main(rounds=ROUNDS, threads=None, cfg=CONFIG, batch_size=BATCH_SIZE):
     companion.setup()
-    for name in KEEP_FREED_MEMORY.keys() & os.environ.keys():
-        raise SystemExit(f"Unset {name} first: one of the two processes is to run without it.")
     threads = threads or torch.get_num_threads()
     print(f"\nMachine: {cpu_name()}, {os.cpu_count()} cores, {threads} threads")
     print(f"Software: torch {torch.__version__}, transformers {transformers.__version__}")
-    usual, keeping = (
-        Worker(environment, threads, cfg, batch_size) for environment in ({}, KEEP_FREED_MEMORY)
-    )
+    usual, keeping = (Worker(keeps, threads, cfg, batch_size) for keeps in (False, True))
     timers = {name: partial(usual.timer, name) for name in (*LADDER, *THEIRS, OURS, *SIDES)}
     timers |= {name + KEPT: partial(keeping.timer, name) for name in (BOOK, *THEIRS, OURS)}
     best = best_of(timers, rounds)

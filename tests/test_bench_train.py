@@ -1,7 +1,7 @@
 """bench_train.py and speed_ladder.py: what is timed is the same training, each rung as it says."""
 
-import os
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -102,7 +102,7 @@ def bench():
 
 
 @pytest.mark.slow  # two processes start
-def test_the_benchmark_prints_every_contender(bench, capfd, monkeypatch):
+def test_the_benchmark_prints_every_contender(bench, capfd):
     """At toy size, where its seconds mean nothing."""
     bench.main(rounds=1, threads=1, cfg=CFG, batch_size=2)
     printed, errors = capfd.readouterr()
@@ -111,10 +111,6 @@ def test_the_benchmark_prints_every_contender(bench, capfd, monkeypatch):
     names += [name + bench.KEPT for name in (bench.BOOK, bench.OURS, *bench.THEIRS)]
     assert [name for name in names if f"\n| {name} | " not in printed] == []
     assert "1 threads" in printed
-
-    monkeypatch.setenv("MALLOC_MMAP_MAX_", "0")  # control
-    with pytest.raises(SystemExit, match="Unset MALLOC_MMAP_MAX_"):
-        bench.main(rounds=1, cfg=CFG, batch_size=2)
 
 
 def test_all_contenders_start_from_the_same_loss(bench, monkeypatch):
@@ -128,22 +124,14 @@ def test_all_contenders_start_from_the_same_loss(bench, monkeypatch):
         bench.timers_of(CFG, batch_size=2)
 
 
-@pytest.mark.slow  # two processes start
-def test_a_worker_has_its_environment_and_the_others_do_not(bench, monkeypatch):
-    monkeypatch.setattr(bench, "serve", tell_environment)
-    wants = {"MALLOC_TRIM_THRESHOLD_": "-1"}
-    workers = [bench.Worker(environment, 1, CFG, 2) for environment in (wants, {})]
-    found = [worker.timer("MALLOC_TRIM_THRESHOLD_") for worker in workers]
-    assert found == ["-1", None]
-    for worker in workers:
-        worker.close()
-        assert worker.process.exitcode == 0
-    assert "MALLOC_TRIM_THRESHOLD_" not in os.environ
-
-
-def tell_environment(connection, *_):
-    for name in iter(connection.recv, None):
-        connection.send(os.environ.get(name))
+@pytest.mark.parametrize("keeps_memory", [False, True])
+def test_one_worker_keeps_freed_memory_and_the_other_does_not(bench, monkeypatch, keeps_memory):
+    calls = []
+    monkeypatch.setattr(bench, "keep_freed_memory", lambda: calls.append("keep"))
+    monkeypatch.setattr(bench, "timers_of", lambda *_: calls.append("timers"))
+    connection = SimpleNamespace(recv=lambda: None)  # the end at once
+    bench.serve(connection, keeps_memory, None, CFG, 2)
+    assert calls == (["keep", "timers"] if keeps_memory else ["timers"])
 
 
 def test_both_contenders_learn_the_same(bench):
