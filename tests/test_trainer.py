@@ -19,7 +19,13 @@ from safetensors.torch import load_file
 from toy_runs import ToyRun, write_toy_shards
 
 import trainer
-from checkpoints import CheckpointError, load_optimizer_state, load_weights
+from checkpoints import (
+    CheckpointError,
+    checkpoints_in,
+    load_optimizer_state,
+    load_weights,
+    write_checkpoint,
+)
 from gpt import GPT_CONFIG_124M, GPTModel
 from token_shards import TokenBatches
 from train_config import ConfigError, OptimizerSection, read_config
@@ -467,12 +473,15 @@ def test_if_all_checkpoints_are_damaged_nothing_is_trained(trained_run, capsys):
     assert "No checkpoint in" in printed and "can be used" in printed
 
 
-def test_damaged_checkpoints_do_not_count_among_those_that_are_kept(trained_run):
-    flip(trained_run.checkpoint(12) / "state.pt")
-    trained_run.set("run.checkpoint_every", 2)
-    trained_run.set("run.keep", 3)
-    assert trained_run.train("--resume") == 0
-    assert trained_run.checkpoints() == [8, 10, 12]
+def test_a_damaged_checkpoint_does_not_count_among_those_that_are_kept(tmp_path):
+    def write(step):
+        write_checkpoint(tmp_path, {"step": step}, {"weight": torch.ones(2)}, {}, keep=2)
+
+    for step in 4, 8, 12:
+        write(step)
+    flip(tmp_path / "step-000012" / "state.pt")
+    write(10)  # a run that goes on from step 8 does
+    assert [path.name for path in checkpoints_in(tmp_path)] == ["step-000008", "step-000010"]
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
