@@ -370,6 +370,27 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch,
     assert {name: name.read_bytes() for name in tmp_path.iterdir()} == old
 
 
+def test_ctrl_c_while_saving_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, trained):
+    path = tmp_path / "model.pth"
+    save_checkpoint(path, trained[0], TINY)
+    old = path.read_bytes()
+
+    def interrupted(_, file):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpt_train.torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(path, trained[0], TINY)
+    assert [name.read_bytes() for name in tmp_path.iterdir()] == [old]
+
+
+def test_a_checkpoint_may_be_read_by_whom_other_files_may(tmp_path, trained):
+    save_checkpoint(tmp_path / "model.pth", trained[0], TINY)
+    (tmp_path / "other").touch()
+    assert (tmp_path / "model.pth").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_a_disk_that_is_really_full_leaves_the_old_file(tmp_path):
     mount = f'mount -t tmpfs -o size=64k tmpfs {tmp_path} && exec "$@"'
     before = ["unshare", "-rm", "sh", "-c", mount, "sh"]

@@ -6,7 +6,6 @@ Run it to train a small model on a short story: python gpt_train.py
 
 import math
 import os
-import tempfile
 from itertools import islice
 from pathlib import Path
 
@@ -249,18 +248,19 @@ def save_checkpoint(path, model, cfg, optimizer=None):
         "optimizer_state_dict": optimizer and optimizer.state_dict(),
     }
     path = Path(path)
-    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(unfinished, "wb") as file:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
     except Exception as error:
-        Path(unfinished).unlink()
         kept = "the file that was there is as it was" if path.exists() else "no file was written"
         # torch reports a full disk as a RuntimeError, which says nothing about the disk.
         raise OSError(f"Could not save {path}: {error} ({kept}).") from error
+    finally:  # after Ctrl-C, too
+        unfinished.unlink(missing_ok=True)
 
 
 def load_checkpoint(path, cfg=None):
