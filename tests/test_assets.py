@@ -205,6 +205,7 @@ def test_a_process_killed_half_way_leaves_no_file_and_no_lock(server, listed, em
     assert_only_the_good_file(empty_cache)
 
 
+@pytest.mark.slow  # it starts processes
 def test_two_processes_download_one_file_once(server, listed, empty_cache):
     listed()
     processes = [start_fetching(f"{server}/slow/file.bin", empty_cache) for _ in range(2)]

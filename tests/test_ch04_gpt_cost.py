@@ -135,6 +135,7 @@ def test_speeds_are_positive_and_the_forward_pass_is_no_faster_than_it_can_be():
     assert 0 < speed < ceiling  # so small a model spends its time elsewhere
 
 
+@pytest.mark.slow  # it counts large models
 def test_main_prints_a_row_for_each_size_and_names_the_machine(monkeypatch, capsys):
     monkeypatch.setattr("gpt_cost.print_utilization.__defaults__", (TINY, 1, 16))
     main()

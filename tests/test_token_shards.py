@@ -431,6 +431,7 @@ def run_and_kill(step, *arguments):
     return os.WIFSIGNALED(status)
 
 
+@pytest.mark.slow  # it starts processes
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
 def test_a_run_that_is_killed_at_any_step_ends_with_the_same_bytes(tmp_path, small_steps):
     """One in three is killed again at another step, while it goes on."""
@@ -477,6 +478,7 @@ def start_slow_run(source, out):
     return process
 
 
+@pytest.mark.slow  # it starts processes
 def test_a_killed_command_leaves_no_process_and_goes_on_with_any_number_of_workers(tmp_path):
     source = write_stories(tmp_path / "a.txt", 500)
     settings = {"val_share": 0.1, "shard_tokens": 20_000}

@@ -84,6 +84,7 @@ def check_kill_and_resume(new_toy_run, kills, steps):
     assert new_toy_run({**changes, "run.seed": 124}).undisturbed() != expected  # control
 
 
+@pytest.mark.slow  # it starts processes
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_killed_run_goes_on_to_the_same_bits(new_toy_run):
     check_kill_and_resume(new_toy_run, kills=2, steps=24)
