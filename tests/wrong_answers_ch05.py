@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import ch05_bug_zoo as zoo
 from dataloader import create_dataloader_v1
 from gpt import GPTModel
-from gpt_generate import count_draws, keep_top_k, softmax_with_temperature
+from gpt_generate import count_draws, generate, keep_top_k, softmax_with_temperature
 from gpt_train import (
     calc_loss_batch,
     calc_loss_loader,
@@ -1115,3 +1115,72 @@ def stopped_early(model, train_one_epoch, evaluate, num_epochs):
             break
         best_loss, best_weights = loss, copy.deepcopy(model.state_dict())
     return best_loss, best_weights
+
+
+# 5.bug10
+
+wrong("5.bug10", "the_model_writes_in_evaluation_mode")(zoo.write_10)
+
+
+@wrong("5.bug10", "the_model_writes_in_evaluation_mode")
+def no_gradients_taken_for_no_dropout(model, idx, max_new_tokens, context_size):
+    with torch.no_grad():
+        return zoo.write_10(model, idx, max_new_tokens, context_size)
+
+
+@wrong("5.bug10", "the_model_writes_in_evaluation_mode")
+def same_seed_each_time(model, idx, max_new_tokens, context_size):
+    torch.default_generator.manual_seed(123)
+    return zoo.write_10(model, idx, max_new_tokens, context_size)
+
+
+@wrong("5.bug10", "the_model_writes_in_evaluation_mode")
+def first_token_alone_without_dropout(model, idx, max_new_tokens, context_size):
+    was_training = model.training
+    model.eval()
+    for _ in range(max_new_tokens):
+        idx = zoo.write_10(model, idx, 1, context_size)
+        model.train(was_training)
+    return idx
+
+
+@wrong("5.bug10", "mode_is_as_before")
+def left_in_evaluation_mode_after_writing(model, idx, max_new_tokens, context_size):
+    return zoo.write_10(model.eval(), idx, max_new_tokens, context_size)
+
+
+@wrong("5.bug10", "mode_is_as_before")
+def always_back_to_training_after_writing(model, idx, max_new_tokens, context_size):
+    ids = zoo.write_10(model.eval(), idx, max_new_tokens, context_size)
+    model.train()
+    return ids
+
+
+def written_by(write):
+    """Right in all that concerns the mode."""
+
+    def write_without_dropout(model, idx, max_new_tokens, context_size):
+        was_training = model.training
+        ids = write(model.eval(), idx, max_new_tokens, context_size)
+        model.train(was_training)
+        return ids
+
+    return write_without_dropout
+
+
+wrong("5.bug10", "the_prompt_is_continued")(
+    written_by(lambda model, idx, *settings: generate(model, idx, *settings)[:, idx.shape[1] :])
+)
+wrong("5.bug10", "the_last_tokens_are_seen")(
+    written_by(lambda model, idx, num, size: generate(model, idx, num, size - 1))
+)
+
+
+@wrong("5.bug10", "the_likeliest_id_is_appended")
+@written_by
+def counted_on(model, idx, max_new_tokens, context_size):
+    """Right for a model that counts: it goes on counting without looking at the logits."""
+    for _ in range(max_new_tokens):
+        model(idx[:, -context_size:])
+        idx = torch.cat([idx, (idx[:, -1:] + 1) % 10], dim=1)
+    return idx

@@ -1,4 +1,4 @@
-"""Nine pieces of chapter 5, each with one bug: the specimens of bug-zoo.ipynb. Do not import them.
+"""Ten pieces of chapter 5, each with one bug: the specimens of bug-zoo.ipynb. Do not import them.
 
 The docstrings say what the code is meant to do. The notebook shows what each does instead.
 
@@ -10,6 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 
+from gpt_generate import generate
 from gpt_train import calc_loss_batch
 
 
@@ -118,3 +119,13 @@ def keep_best_9(model, train_one_epoch, evaluate, num_epochs):
         if loss < best_loss:
             best_loss, best_weights = loss, model.state_dict()
     return best_loss, best_weights
+
+
+def write_10(model, idx, max_new_tokens, context_size):
+    """Append the likeliest next token again and again: (B, T) -> (B, T + max_new_tokens).
+
+    For use amid training: as long as the weights are the same, a prompt always gives the same
+    text, and afterwards the model is in the mode in which it was.
+    """
+    # At temperature 0 nothing is drawn.
+    return generate(model, idx, max_new_tokens, context_size, temperature=0.0)

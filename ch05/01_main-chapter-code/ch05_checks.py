@@ -1,6 +1,6 @@
 """What the answers to chapter 5's exercises must do: read by `companion.exercises`.
 
-5.1 to 5.6 are the book's exercises, the others this repository's; 5.bug1 to 5.bug9 are the
+5.1 to 5.6 are the book's exercises, the others this repository's; 5.bug1 to 5.bug10 are the
 specimens of bug-zoo.ipynb. Whoever wants to solve them had better not read on: the hints are here.
 
 Shapes: B batch, T tokens, V vocabulary. Losses are in nats per token.
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from ch02_checks import WORDS
 from ch03_checks import same
-from ch04_checks import TOY, ASpecimen, BugSoftmax, WatchedDropout, toy_gpt
+from ch04_checks import TOY, ASpecimen, BugMode, BugSoftmax, WatchedDropout, toy_gpt
 from companion.exercises import Exercise, Function, must
 from gpt import GPTModel, generate_text_simple
 from gpt_generate import count_draws, generate, keep_top_k, softmax_with_temperature
@@ -1028,3 +1028,18 @@ class BugBest(ASpecimen):
     )
     def weights_are_those_of_the_best_epoch(self, keep_best, best_epoch, num_epochs):
         return self._run(keep_best, best_epoch, num_epochs)[1] == 0
+
+
+class BugChance(BugMode):
+    """What must hold for the writer is what had to hold for 4.bug8."""
+
+    number = "5.bug10"
+    title = "chance at temperature 0"
+    hints = (
+        "At temperature 0 the choice leaves nothing to chance. It chooses by the logits: are they "
+        "the same when the same tokens go through the model once more?",
+        "In training mode they are not: dropout takes other numbers away in each pass. `generate` "
+        "uses the model in the mode in which it is. Who has to call `model.eval()`?",
+        "And afterwards? Keep `model.training` before, and call `model.train(was_training)` once "
+        "the text is written.",
+    )
