@@ -431,6 +431,7 @@ def run_and_kill(step, *arguments):
     return os.WIFSIGNALED(status)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
 def test_a_run_that_is_killed_at_any_step_ends_with_the_same_bytes(tmp_path, small_steps):
     """One in three is killed again at another step, while it goes on."""
@@ -550,6 +551,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
     assert contents(out) == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("unshare"), reason="needs Linux's unshare")
 def test_a_disk_that_is_really_full_is_told(tmp_path):
     """A mount of 48 kB, in a namespace of its own, for 80 kB of tokens."""
