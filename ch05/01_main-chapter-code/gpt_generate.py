@@ -2,7 +2,7 @@
 
 Shapes: B batch, T tokens, V vocabulary.
 
-    python gpt_generate.py --model random --prompt "Every effort moves you"
+    python gpt_generate.py --model pocket --prompt "Once upon a time"
     echo "She knows the" | python gpt_generate.py --model story.pth --temperature 0.8 --top-k 40
 """
 
@@ -18,6 +18,7 @@ import companion
 from gpt import GPT_CONFIG_124M, GPTModel
 from gpt_train import load_checkpoint, text_to_token_ids
 from gpt_with_kv_cache import GPTModelWithCache, KVCache
+from pocket_model import POCKET_CONFIG, load_pocket
 
 
 def softmax_with_temperature(logits, temperature):
@@ -176,14 +177,17 @@ def check_prompt(idx, max_new_tokens):
 
 
 def load_model(name):
-    """The model of that name, with a cache, ready to write: "random", or a checkpoint's path.
+    """A model with a cache, ready to write: "pocket", "random", or that of a checkpoint's path.
 
     Raises:
         FileNotFoundError, ValueError: as `load_checkpoint`.
+        AssetError: as `load_pocket`.
     """
     if name == "random":
         torch.manual_seed(123)
         cfg, weights = GPT_CONFIG_124M, GPTModel(GPT_CONFIG_124M).state_dict()
+    elif name == "pocket":
+        cfg, weights = POCKET_CONFIG, load_pocket().state_dict()
     else:
         checkpoint = load_checkpoint(name)
         cfg, weights = checkpoint["config"], checkpoint["model_state_dict"]
@@ -211,7 +215,7 @@ def write(model, prompt, max_new_tokens, temperature=0.0, top_k=None, out=None):
 
 def parse(arguments):
     parser = argparse.ArgumentParser(description="Let a GPT go on from a text.")
-    parser.add_argument("--model", required=True, help="random, or the path of a checkpoint")
+    parser.add_argument("--model", required=True, help="pocket, random, or a checkpoint's path")
     parser.add_argument("--prompt", help="the text to go on from; standard input if not given")
     parser.add_argument("--temperature", type=float, default=0.0, help="0: the likeliest token")
     parser.add_argument("--top-k", type=int, help="draw among the k likeliest tokens only")
@@ -235,7 +239,7 @@ def main(arguments=None):
         model = load_model(options.model).to(companion.device())
         torch.manual_seed(options.seed)
         write(model, prompt, options.max_new_tokens, options.temperature, options.top_k)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, companion.AssetError) as error:
         print(f"gpt_generate.py: {error}", file=sys.stderr)
         return 2
     return 0

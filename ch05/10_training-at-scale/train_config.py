@@ -173,6 +173,18 @@ def read_config(path):
         raise ConfigError(f"Cannot read the configuration {path}: {error.strerror}.") from error
     except ValueError as error:  # no TOML, or no UTF-8
         raise ConfigError(f"{path} is not a TOML file: {error}.") from error
+    return check_config(tables, path)
+
+
+def check_config(tables, source):
+    """The `TrainConfig` of tables as TOML has them, {section: {name: value}}.
+
+    Args:
+        source: where they come from, for messages.
+
+    Raises:
+        ConfigError: they have faults; all of them are listed.
+    """
     problems, values = [], {}
     for name in [name for name in tables if name not in SECTIONS]:
         problems.append(f"[{name}] is no section{nearest(name, SECTIONS)}")
@@ -189,7 +201,7 @@ def read_config(path):
             )
     if problems:
         number = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise ConfigError("\n  ".join([f"{path} has {number}:", *problems]))
+        raise ConfigError("\n  ".join([f"{source} has {number}:", *problems]))
     return TrainConfig(
         **{
             name: section(**{f.name: values[f"{name}.{f.name}"] for f in fields(section)})

@@ -1,0 +1,71 @@
+"""The experiments that chose the pocket model's recipe, at toy size."""
+
+import csv
+
+import pytest
+from toy_runs import TOY_VOCABULARY, write_toy_shards
+
+import pocket_experiments
+
+RECIPE = f"""
+[model]
+vocab_size = {TOY_VOCABULARY}
+context_length = 8
+emb_dim = 16
+n_heads = 2
+n_layers = 1
+[data]
+folder = "nowhere"
+batch_size = 4
+[optimizer]
+learning_rate = 0.01
+[run]
+out = "nowhere"
+steps = 1
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs experiments, {name: changes}; returns the exit status and the table's rows."""
+    shards, table = write_toy_shards(tmp_path / "shards"), tmp_path / "experiments.csv"
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE, encoding="utf-8")
+    monkeypatch.setattr(pocket_experiments, "RECIPE", recipe)
+    monkeypatch.setattr(pocket_experiments, "TOKENS", 16 * 32)
+    monkeypatch.setitem(pocket_experiments.SHORT, "optimizer.warmup_steps", 2)
+    monkeypatch.setattr("sys.argv", ["pocket_experiments.py", str(shards), "--out", str(table)])
+
+    def run(experiments):
+        monkeypatch.setattr(pocket_experiments, "EXPERIMENTS", experiments)
+        status = pocket_experiments.main()
+        if not table.exists():
+            return status, []
+        with open(table, encoding="utf-8", newline="") as file:
+            return status, list(csv.DictReader(file))
+
+    return run
+
+
+def test_each_experiment_has_its_setting_and_all_its_measurements(run):
+    changes = {"as it is": {}, "wide": {"model.emb_dim": 32}, "batch 8": {"data.batch_size": 8}}
+    status, rows = run(changes)
+    assert status == 0
+    of = {name: [row for row in rows if row["experiment"] == name] for name in changes}
+    # 16 steps of 4 windows of 8 tokens, or 8 of 8 windows; eight measurements in each run.
+    assert [row["step"] for row in of["wide"]] == [str(2 * n) for n in range(1, 9)]
+    assert [row["step"] for row in of["batch 8"]] == [str(n) for n in range(1, 9)]
+    assert {group[-1]["tokens"] for group in of.values()} == {str(16 * 32)}
+    assert int(of["wide"][0]["parameters"]) > int(of["as it is"][0]["parameters"])
+    assert len({row["val_loss"] for row in rows}) > len(changes)
+    assert run(changes) == (0, rows)  # nothing is trained twice: also the seconds stay
+
+
+def test_a_setting_that_cannot_be_is_told(run, capsys):
+    assert run({"odd": {"model.n_heads": 3}}) == (1, [])
+    assert "emb_dim must be divisible by n_heads, but is 16 with 3" in capsys.readouterr().err
+
+
+def test_all_experiments_are_settings_of_the_trainer(tmp_path):
+    for changes in pocket_experiments.EXPERIMENTS.values():
+        pocket_experiments.configure(tmp_path, tmp_path, changes)
