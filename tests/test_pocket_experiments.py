@@ -27,16 +27,17 @@ steps = 1
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Runs experiments, {name: changes}; returns the exit status and the table's rows."""
+    """Runs experiments of 512 tokens, {name: changes}; returns the exit status and the rows."""
     shards, table = write_toy_shards(tmp_path / "shards"), tmp_path / "experiments.csv"
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE, encoding="utf-8")
     monkeypatch.setattr(pocket_experiments, "RECIPE", recipe)
-    monkeypatch.setattr(pocket_experiments, "TOKENS", 16 * 32)
+    monkeypatch.setattr(pocket_experiments, "BASE", {})
     monkeypatch.setitem(pocket_experiments.SHORT, "optimizer.warmup_steps", 2)
     monkeypatch.setattr("sys.argv", ["pocket_experiments.py", str(shards), "--out", str(table)])
 
     def run(experiments):
+        experiments = {name: (512, changes) for name, changes in experiments.items()}
         monkeypatch.setattr(pocket_experiments, "EXPERIMENTS", experiments)
         status = pocket_experiments.main()
         if not table.exists():
@@ -52,10 +53,10 @@ def test_each_experiment_has_its_setting_and_all_its_measurements(run):
     status, rows = run(changes)
     assert status == 0
     of = {name: [row for row in rows if row["experiment"] == name] for name in changes}
-    # 16 steps of 4 windows of 8 tokens, or 8 of 8 windows; eight measurements in each run.
-    assert [row["step"] for row in of["wide"]] == [str(2 * n) for n in range(1, 9)]
-    assert [row["step"] for row in of["batch 8"]] == [str(n) for n in range(1, 9)]
-    assert {group[-1]["tokens"] for group in of.values()} == {str(16 * 32)}
+    # 16 steps of 4 windows of 8 tokens, or 8 of 8 windows; four measurements in each run.
+    assert [row["step"] for row in of["wide"]] == ["4", "8", "12", "16"]
+    assert [row["step"] for row in of["batch 8"]] == ["2", "4", "6", "8"]
+    assert {group[-1]["tokens"] for group in of.values()} == {"512"}
     assert int(of["wide"][0]["parameters"]) > int(of["as it is"][0]["parameters"])
     assert len({row["val_loss"] for row in rows}) > len(changes)
     assert run(changes) == (0, rows)  # nothing is trained twice: also the seconds stay
@@ -67,5 +68,7 @@ def test_a_setting_that_cannot_be_is_told(run, capsys):
 
 
 def test_all_experiments_are_settings_of_the_trainer(tmp_path):
-    for changes in pocket_experiments.EXPERIMENTS.values():
-        pocket_experiments.configure(tmp_path, tmp_path, changes)
+    for tokens, changes in pocket_experiments.EXPERIMENTS.values():
+        cfg = pocket_experiments.configure(tmp_path, tmp_path, tokens, changes)
+        done = cfg.run.steps * cfg.data.batch_size * cfg.model.context_length
+        assert 0.97 * tokens < done <= tokens

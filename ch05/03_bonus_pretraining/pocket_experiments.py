@@ -1,9 +1,9 @@
-"""Short trainings, each with one setting changed, that chose the pocket model's recipe.
+"""Short trainings, each with one setting changed, from which the pocket model's recipe came.
 
     python pocket_experiments.py build/pocket/shards --out experiments.csv
 
-Each has 0.4 million tokens and minutes of computing. One that was cut short goes on. The file gets
-a line for each measurement of the loss on the text held out.
+Those of one setting have 0.3 million tokens, those of the model's size a million. One that was cut
+short goes on. The file gets a line for each measurement of the loss on the text held out.
 """
 
 import argparse
@@ -18,38 +18,38 @@ from train_config import ConfigError, check_config, tomllib
 from trainer import Processes, TrainingError, begin_or_go_on, build_model
 
 RECIPE = Path(__file__).with_name("pocket.toml")
-TOKENS = 409_600
 SHORT = {
     "optimizer.warmup_steps": 20,
-    "run.eval_batches": 40,
     "run.checkpoint_every": 50,
     "run.keep": 1,
 }
 ADAMW = {"optimizer.name": "adamw", "optimizer.muon_learning_rate": 0.0}
 
-# The name of an experiment says what is not as in pocket.toml.
+# The name of an experiment says what is not as in BASE, a first guess; then its tokens.
+BASE = {"model.n_layers": 4, "model.drop_rate": 0.0}
 EXPERIMENTS = {
-    "the recipe": {},
-    "another seed": {"run.seed": 124, "data.seed": 124},
-    "width 64": {"model.emb_dim": 64, "model.n_heads": 1},
-    "width 128": {"model.emb_dim": 128, "model.n_heads": 2},
-    "width 384": {"model.emb_dim": 384, "model.n_heads": 6},
-    "2 layers": {"model.n_layers": 2},
-    "6 layers": {"model.n_layers": 6},
-    "AdamW, rate 0.001": {**ADAMW, "optimizer.learning_rate": 0.001},
-    "AdamW, rate 0.002": {**ADAMW, "optimizer.learning_rate": 0.002},
-    "AdamW, rate 0.004": {**ADAMW, "optimizer.learning_rate": 0.004},
-    "Muon, rate 0.003": {"optimizer.muon_learning_rate": 0.003},
-    "Muon, rate 0.012": {"optimizer.muon_learning_rate": 0.012},
-    "batch 4": {"data.batch_size": 4},
-    "batch 16": {"data.batch_size": 16},
-    "constant rate": {"optimizer.min_learning_rate": 0.003},
-    "dropout 0.1": {"model.drop_rate": 0.1},
+    "base": (300_000, {}),
+    "another seed": (300_000, {"run.seed": 124, "data.seed": 124}),
+    "2 layers": (300_000, {"model.n_layers": 2}),
+    "6 layers": (300_000, {"model.n_layers": 6}),
+    "Muon, rate 0.003": (300_000, {"optimizer.muon_learning_rate": 0.003}),
+    "Muon, rate 0.012": (300_000, {"optimizer.muon_learning_rate": 0.012}),
+    "batch of 4": (300_000, {"data.batch_size": 4}),
+    "batch of 16": (300_000, {"data.batch_size": 16}),
+    "AdamW, rate 0.001": (300_000, {**ADAMW, "optimizer.learning_rate": 0.001}),
+    "AdamW, rate 0.002": (300_000, {**ADAMW, "optimizer.learning_rate": 0.002}),
+    "AdamW, rate 0.004": (300_000, {**ADAMW, "optimizer.learning_rate": 0.004}),
+    "constant rate": (300_000, {"optimizer.min_learning_rate": 0.003}),
+    "dropout 0.1": (300_000, {"model.drop_rate": 0.1}),
+    "width 64": (1_000_000, {"model.emb_dim": 64, "model.n_heads": 1}),
+    "width 128": (1_000_000, {"model.emb_dim": 128, "model.n_heads": 2}),
+    "width 256": (1_000_000, {}),
+    "width 384": (1_000_000, {"model.emb_dim": 384, "model.n_heads": 6}),
 }
 COLUMNS = ("experiment", "parameters", "step", "tokens", "val_loss", "seconds")
 
 
-def configure(shards, out, changes):
+def configure(shards, out, tokens, changes):
     """The `TrainConfig` of a short run by the recipe with other settings, {"section.name": value}.
 
     Raises:
@@ -57,11 +57,11 @@ def configure(shards, out, changes):
     """
     tables = tomllib.loads(RECIPE.read_text(encoding="utf-8"))
     folders = {"data.folder": str(shards), "run.out": str(out)}
-    for name, value in {**SHORT, **folders, **changes}.items():
+    for name, value in {**SHORT, **folders, **BASE, **changes}.items():
         section, key = name.split(".")
         tables[section][key] = value
-    steps = TOKENS // (tables["data"]["batch_size"] * tables["model"]["context_length"])
-    tables["run"] |= {"steps": steps, "eval_every": steps // 8}
+    quarter = tokens // (4 * tables["data"]["batch_size"] * tables["model"]["context_length"])
+    tables["run"] |= {"steps": 4 * quarter, "eval_every": quarter}
     return check_config(tables, RECIPE)
 
 
@@ -86,9 +86,9 @@ def main():
     keep_freed_memory()
     rows = []
     try:
-        for number, (name, changes) in enumerate(EXPERIMENTS.items()):
+        for number, (name, (tokens, changes)) in enumerate(EXPERIMENTS.items()):
             out = Path(args.shards).with_name("experiments") / f"{number:02}"
-            cfg = configure(args.shards, out, changes)
+            cfg = configure(args.shards, out, tokens, changes)
             print(f"{name}:", flush=True)
             begin_or_go_on(cfg, Processes(), resume=True)
             rows += measurements(name, cfg)
