@@ -1,11 +1,13 @@
 """Turn the pocket model's newest checkpoint into the file that `load_pocket` reads.
 
-    python export_pocket.py build/pocket/run build/pocket/shards companion/data/pocket.safetensors
+    python export_pocket.py build/pocket/run build/pocket/shards build/pocket/pocket.safetensors
 
-Prints the lines of companion/assets.toml that vouch for the file.
+Prints the lines of companion/assets.toml that vouch for the file. Beside it comes `training.csv`,
+the losses of the run.
 """
 
 import argparse
+import csv
 import hashlib
 import sys
 from pathlib import Path
@@ -49,6 +51,22 @@ def export(run, shards, path):
     return len(data), hashlib.sha256(data).hexdigest()
 
 
+def write_history(run, path):
+    """A line for each measurement on held-out text, with the mean training loss since the last."""
+    with open(Path(run) / "log.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["step", "tokens", "train_loss", "val_loss"])
+        losses = []
+        for row in rows:
+            losses.append(float(row["loss"]))
+            if row["val_loss"]:
+                mean, val_loss = sum(losses) / len(losses), float(row["val_loss"])
+                writer.writerow([row["step"], row["tokens"], f"{mean:.4f}", f"{val_loss:.4f}"])
+                losses = []
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     for name in ("run", "shards", "path"):
@@ -56,6 +74,7 @@ def main():
     args = parser.parse_args()
     try:
         size, digest = export(args.run, args.shards, args.path)
+        write_history(args.run, Path(args.path).with_name("training.csv"))
     except (CheckpointError, ShardError) as error:
         print(f"export_pocket.py: {error}", file=sys.stderr)
         return 1

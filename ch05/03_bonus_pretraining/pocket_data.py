@@ -4,10 +4,12 @@
 
 Each file counts as often as REPEATS says; one with "valid" in its name is held out. The ids are
 those of a smaller vocabulary, the NUM_IDS tokens that are used most. Lines with any other token are
-left out. `vocabulary.npy`, beside the shards, has GPT-2's id of each.
+left out. Beside the shards, `vocabulary.npy` has GPT-2's id of each, and `corpus.csv` says what was
+taken of each file.
 """
 
 import argparse
+import csv
 import sys
 from pathlib import Path
 
@@ -36,6 +38,8 @@ REPEATS = {
 }
 NUM_IDS = 16_384  # the vocab_size in pocket.toml; half of the computing is its output layer
 VOCABULARY = "vocabulary.npy"
+REPORT = "corpus.csv"
+COLUMNS = ("file", "tokens", "tokens_kept", "repeats")
 LINE_BREAKS = (198, 628)  # the tokens "\n" and "\n\n"
 
 
@@ -73,7 +77,7 @@ def mix(files, folder):
         files: pairs of a name and a (N,) array of GPT-2's ids.
 
     Returns:
-        {name: (tokens kept, tokens, repeats)}, repeats 0 for what is held out.
+        Rows of COLUMNS, one for each file; repeats are 0 for one that is held out or not used.
     """
     train = [(name, ids, REPEATS.get(name, 1)) for name, ids in files if "valid" not in name]
     vocabulary = choose_vocabulary([(ids, repeats) for _, ids, repeats in train])
@@ -81,7 +85,7 @@ def mix(files, folder):
     is_kept[vocabulary] = True
     new_id = np.cumsum(is_kept) - 1  # the place of an id among those that are kept
     writers = {split: ShardWriter(folder, split, shard_tokens=10_000_000) for split in SPLITS}
-    report = {}
+    report = []
     for name, ids in files:
         kept = drop_lines_with_rare_tokens(ids, is_kept)
         repeats = REPEATS.get(name, 1)
@@ -90,10 +94,12 @@ def mix(files, folder):
             writers["val"].write(new_id[kept])
         for _ in range(repeats):
             writers["train"].write(new_id[kept])
-        report[name] = (len(kept), len(ids), repeats)
+        report.append((name, len(ids), len(kept), repeats))
     for writer in writers.values():
         writer.finish_shard()
     np.save(folder / VOCABULARY, vocabulary.astype(np.int32))
+    with open(folder / REPORT, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *report])
     shards = {split: writer.shards for split, writer in writers.items()}
     write_json(folder / MANIFEST, {**FORMAT, "shards": shards, "ids": VOCABULARY})
     return report
@@ -129,7 +135,7 @@ def main():
     except ShardError as error:
         print(f"pocket_data.py: {error}", file=sys.stderr)
         return 1
-    for name, (kept, tokens, repeats) in report.items():
+    for name, tokens, kept, repeats in report:
         use = f"learned from {repeats} times" if "valid" not in name else "held out"
         print(f"{name:36} {tokens:>10,} tokens, {kept / tokens:.1%} kept, {use}")
     print(f"{len(np.load(out / VOCABULARY)):,} ids")
