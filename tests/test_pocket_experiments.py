@@ -1,11 +1,14 @@
 """The experiments that chose the pocket model's recipe, at toy size."""
 
 import csv
+import os
+import signal
 
 import pytest
 from toy_runs import TOY_VOCABULARY, write_toy_shards
 
 import pocket_experiments
+from trainer import Trainer
 
 RECIPE = f"""
 [model]
@@ -60,6 +63,25 @@ def test_each_experiment_has_its_setting_and_all_its_measurements(run):
     assert int(of["wide"][0]["parameters"]) > int(of["as it is"][0]["parameters"])
     assert len({row["val_loss"] for row in rows}) > len(changes)
     assert run(changes) == (0, rows)  # nothing is trained twice: also the seconds stay
+
+
+def test_ctrl_c_ends_all_of_them(run, monkeypatch):
+    begin = pocket_experiments.begin_or_go_on
+
+    def interrupted(cfg, processes, resume):
+        def press(trainer):
+            os.kill(os.getpid(), signal.SIGINT)
+            update(trainer)
+
+        update = Trainer.update
+        with monkeypatch.context() as patched:
+            patched.setattr(Trainer, "update", press)
+            begin(cfg, processes, resume)
+
+    monkeypatch.setattr(pocket_experiments, "begin_or_go_on", interrupted)
+    assert run({"first": {}, "second": {}}) == (130, [])
+    monkeypatch.setattr(pocket_experiments, "begin_or_go_on", begin)
+    assert run({"first": {}, "second": {}})[0] == 0  # goes on
 
 
 def test_a_setting_that_cannot_be_is_told(run, capsys):

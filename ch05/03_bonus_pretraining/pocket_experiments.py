@@ -14,7 +14,7 @@ from pathlib import Path
 from checkpoints import CheckpointError
 from companion.session import keep_freed_memory
 from token_shards import ShardError
-from train_config import ConfigError, check_config, tomllib
+from train_config import ConfigError, config_of, tomllib
 from trainer import Processes, TrainingError, begin_or_go_on, build_model
 
 RECIPE = Path(__file__).with_name("pocket.toml")
@@ -62,7 +62,7 @@ def configure(shards, out, tokens, changes):
         tables[section][key] = value
     quarter = tokens // (4 * tables["data"]["batch_size"] * tables["model"]["context_length"])
     tables["run"] |= {"steps": 4 * quarter, "eval_every": quarter}
-    return check_config(tables, RECIPE)
+    return config_of(tables, RECIPE)
 
 
 def measurements(name, cfg):
@@ -75,7 +75,7 @@ def measurements(name, cfg):
             seconds += tokens_of_step / float(row["tokens_per_second"])
             if row["val_loss"]:
                 loss = f"{float(row['val_loss']):.4f}"
-                yield name, parameters, row["step"], row["tokens"], loss, round(seconds)
+                yield name, parameters, int(row["step"]), row["tokens"], loss, round(seconds)
 
 
 def main():
@@ -91,7 +91,10 @@ def main():
             cfg = configure(args.shards, out, tokens, changes)
             print(f"{name}:", flush=True)
             begin_or_go_on(cfg, Processes(), resume=True)
-            rows += measurements(name, cfg)
+            of_run = list(measurements(name, cfg))
+            if not of_run or of_run[-1][2] < cfg.run.steps:  # Ctrl-C ends a run as it should be
+                return 130
+            rows += of_run
     except (CheckpointError, ConfigError, ShardError, TrainingError) as error:
         print(f"pocket_experiments.py: {error}", file=sys.stderr)
         return 1

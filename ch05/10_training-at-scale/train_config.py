@@ -173,10 +173,10 @@ def read_config(path):
         raise ConfigError(f"Cannot read the configuration {path}: {error.strerror}.") from error
     except ValueError as error:  # no TOML, or no UTF-8
         raise ConfigError(f"{path} is not a TOML file: {error}.") from error
-    return check_config(tables, path)
+    return config_of(tables, path)
 
 
-def check_config(tables, source):
+def config_of(tables, source):
     """The `TrainConfig` of tables as TOML has them, {section: {name: value}}.
 
     Args:
