@@ -29,7 +29,7 @@ except assets.AssetError as error:
 """
 EXPORT = """
 import sys
-import torch
+from gpt import GPTModel
 from gpt_download import export_to_transformers
 
 cfg = {{"vocab_size": 50257, "context_length": 8, "emb_dim": 8, "n_heads": 2, "n_layers": 1}}
@@ -83,11 +83,17 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.slow  # it starts processes that load torch
-@pytest.mark.parametrize("code, enough", [(DOWNLOAD, "1M"), (EXPORT, "9M")])
-def test_a_full_disk_is_told_and_holds_nothing_half_written(code, enough, small_disk, weights):
+@pytest.mark.parametrize(
+    "code, scarce, enough",
+    [(DOWNLOAD, "100k", "1M"), (EXPORT, "100k", "9M"), (EXPORT, "3M", "9M")],
+    ids=["download", "export of the tokenizer", "export of the weights"],
+)
+def test_a_full_disk_is_told_and_holds_nothing_half_written(
+    code, scarce, enough, small_disk, weights
+):
     folder, before = small_disk
     values = {"entry": weights, "settings": TINY, "folder": str(folder / "here")}
-    process = start(code, before("100k"), **values)
+    process = start(code, before(scarce), **values)
     _, told = process.communicate(timeout=120)
     assert process.returncode == 1
     assert os.strerror(errno.ENOSPC) in told
