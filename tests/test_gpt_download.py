@@ -309,6 +309,19 @@ def test_assign_copies_and_refuses_another_shape():
         assign(left, right.T)
 
 
+def test_parameters_keep_their_place_and_number_type(theirs, tmp_path):
+    settings = settings_of(SHAPES["two heads"])
+    model = GPTModel(config_of(settings)).to(torch.bfloat16)
+    before = dict(model.named_parameters())
+    values = {name: parameter.detach().clone() for name, parameter in before.items()}
+    load_weights_into_gpt(model, params_from_safetensors(tmp_path / FILE))
+    for name, parameter in model.named_parameters():
+        assert parameter is before[name]
+        assert parameter.dtype == torch.bfloat16
+        assert not torch.equal(parameter, values[name])  # control
+    assert largest_difference(model.float(), theirs, settings) < 0.1
+
+
 def test_the_head_is_a_copy_of_its_own(theirs, tmp_path):
     model = GPTModel(config_of(settings_of(SHAPES["two heads"])))
     load_weights_into_gpt(model, params_from_safetensors(tmp_path / FILE))

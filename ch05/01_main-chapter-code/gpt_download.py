@@ -231,10 +231,11 @@ def assign(left, right):
 def load_weights_into_gpt(gpt, params):
     """Give a model GPT-2's weights; the output head gets a copy of the token embedding.
 
-    Beyond the model itself this takes memory for one tensor at a time.
+    The model's parameters stay the same objects, on the same device: `assign` to each would need
+    memory for old and new ones.
 
     Args:
-        gpt: a `GPTModel` of the same sizes, with `qkv_bias` True. It stays on its device.
+        gpt: a `GPTModel` of the same sizes, with `qkv_bias` True.
         params: the tree of `params_from_safetensors`.
 
     Raises:
@@ -244,18 +245,21 @@ def load_weights_into_gpt(gpt, params):
     """
     weights = in_our_names(params)
     own = dict(gpt.named_parameters(remove_duplicate=False))
-    faults = list(shape_faults(*({n: t.shape for n, t in side.items()} for side in (own, weights))))
+    expected = {name: tensor.shape for name, tensor in own.items()}
+    faults = list(shape_faults(expected, {name: array.shape for name, array in weights.items()}))
     if faults:
         hint = "" if "trf_blocks.0.att.W_query.bias" in own else " GPT-2 needs qkv_bias True."
         raise ValueError(f"The weights do not fit the model. {summary(faults)}{hint}")
-    device = gpt.tok_emb.weight.device
-    own = {name: torch.empty_like(left, device="meta") for name, left in own.items()}  # no values
-    for name in own:
-        set_parameter(gpt, name, None)  # the old ones make room before the new ones come
     for name, right in weights.items():
-        set_parameter(gpt, name, assign(own[name], right))
+        copy_in_place(own[name], right)
+
+
+@torch.no_grad()
+def copy_in_place(left, right, num_rows=1024):
+    """Copy an array into a tensor, some rows at a time: what was read does not pile up."""
+    for first in range(0, len(right), num_rows):
+        left[first : first + num_rows] = torch.tensor(right[first : first + num_rows])
         forget_pages(right)
-    gpt.to(device)
 
 
 def in_our_names(params):
@@ -280,12 +284,6 @@ def in_our_names(params):
             ours[f"{here}.{mine}.scale"] = block[theirs]["g"]
             ours[f"{here}.{mine}.shift"] = block[theirs]["b"]
     return ours
-
-
-def set_parameter(model, name, value):
-    """Put a parameter, or None, at a name such as "trf_blocks.0.norm1.scale"."""
-    module, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(module), attribute, value)
 
 
 def forget_pages(array):
