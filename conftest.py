@@ -9,7 +9,7 @@ import pytest
 
 from companion.notebooks import STORED_UNDER
 
-pytest_plugins = ["toy_runs"]  # its fixtures
+pytest_plugins = ["faulty_server", "toy_runs"]  # their fixtures
 
 ROOT = Path(__file__).resolve().parent
 MADE_BY_TOOLS = {".git", ".venv", "build", "__pycache__", ".pytest_cache", ".ruff_cache"}

@@ -105,10 +105,12 @@ def _tokenizer():
 
 
 def _assets():
-    """A row for each file of the manifest."""
+    """A row for each file of the manifest that a chapter looks for in the repository or cache."""
     from companion.assets import AssetError, cache_dir, local_path, manifest
 
     for name, entry in manifest().items():
+        if "asked_for_by" in entry:  # it lies wherever the reader wanted it
+            continue
         try:
             path = local_path(name)
         except AssetError as error:

@@ -84,8 +84,12 @@ def progress(iterable, description):
     """
     from tqdm import tqdm
 
-    is_seen = sys.stderr.isatty() or has_widgets()
-    return tqdm(iterable, desc=description, leave=False, disable=not is_seen)
+    return tqdm(iterable, desc=description, leave=False, disable=not shows_progress())
+
+
+def shows_progress():
+    """Whether somebody will see a progress bar: in a terminal or JupyterLab."""
+    return sys.stderr.isatty() or has_widgets()
 
 
 def has_widgets():

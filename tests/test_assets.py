@@ -1,18 +1,16 @@
 """Downloads against a local server whose faults are switched on one by one."""
 
-import contextlib
 import errno
 import hashlib
 import io
 import os
+import random
 import shutil
 import subprocess
 import sys
 import tempfile
 import textwrap
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -29,50 +27,27 @@ ENTRY = {
 }
 
 
-class FaultyHandler(BaseHTTPRequestHandler):
-    """The path's first part names the fault."""
-
-    requests = []  # noqa: RUF012 - one list for the server on purpose
-
-    def do_GET(self):
-        fault = self.path.split("/")[1]
-        self.requests.append(fault)
-        if fault == "missing":
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(GOOD)))
-        self.end_headers()
-        body = {"wrong": GOOD[::-1], "truncated": GOOD[:1000]}.get(fault, GOOD)
-        with contextlib.suppress(ConnectionError):  # the client may be killed
-            if fault == "slow":
-                for start in range(0, len(body), 3000):
-                    self.wfile.write(body[start : start + 3000])
-                    time.sleep(0.1)
-            else:
-                self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture(scope="module")
-def server():
-    with ThreadingHTTPServer(("127.0.0.1", 0), FaultyHandler) as httpd:
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{httpd.server_port}"
-        httpd.shutdown()
+@pytest.fixture
+def server(server):
+    server.content = GOOD
+    return server
 
 
 @pytest.fixture
-def listed(monkeypatch):
-    """Put one file with these URLs on the manifest."""
+def listed(server, monkeypatch):
+    """Put one file with these URLs on the manifest; a change to None takes a key away."""
 
-    def put(*urls):
-        monkeypatch.setattr(assets, "manifest", lambda: {"file.bin": {**ENTRY, "urls": urls}})
-        FaultyHandler.requests.clear()
+    def put(*urls, **changes):
+        entry = {**ENTRY, "urls": urls, **changes}
+        entry = {key: value for key, value in entry.items() if value is not None}
+        monkeypatch.setattr(assets, "manifest", lambda: {"file.bin": entry})
+        server.requests.clear()
 
     return put
+
+
+def faults_of(requests):
+    return [fault for fault, _ in requests]
 
 
 def assert_only_the_good_file(folder):
@@ -86,24 +61,30 @@ def test_a_good_download_is_kept_and_not_repeated(server, listed, empty_cache):
     listed(f"{server}/good/file.bin")
     assert_only_the_good_file(empty_cache)
     asset("file.bin")
-    assert FaultyHandler.requests == ["good"]
+    assert faults_of(server.requests) == ["good"]
 
 
 def test_the_next_mirror_is_tried(server, listed, empty_cache):
     listed(f"{server}/missing/file.bin", f"{server}/wrong/file.bin", f"{server}/good/file.bin")
     assert_only_the_good_file(empty_cache)
-    assert FaultyHandler.requests == ["missing", "wrong", "good"]
+    assert faults_of(server.requests) == ["missing", "wrong", "good"]
 
 
 @pytest.mark.parametrize(
     "fault, reason",
     [
         ("missing", "answered 404"),
-        ("truncated", "broke off before the end"),
+        ("cut+no-range", "broke off before the end"),
         ("wrong", "wrong sha256"),
+        ("longer", "300,001 bytes instead of 300,000"),
+        ("silent", "did not answer within 0.5 s"),
     ],
 )
-def test_a_faulty_server_is_told_with_its_reason(fault, reason, server, listed, empty_cache):
+def test_a_faulty_server_is_told_with_its_reason(
+    fault, reason, server, listed, empty_cache, monkeypatch
+):
+    monkeypatch.setattr(assets, "SECONDS_WITHOUT_A_BYTE", 0.5)
+    server.cuts = [100_000] * 9
     listed(f"{server}/{fault}/file.bin")
     with pytest.raises(AssetError, match=reason) as error:
         asset("file.bin")
@@ -125,6 +106,102 @@ def test_an_unreachable_host_is_told_as_such(server, listed, empty_cache):
     assert_only_the_good_file(empty_cache)
 
 
+# Connections that break off
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_connection_cut_at_a_random_byte_is_taken_up_there(seed, server, listed, empty_cache):
+    listed(f"{server}/cut/file.bin")
+    server.cuts = sorted(random.Random(seed).sample(range(assets.CHUNK, len(GOOD)), 2))
+    cuts = list(server.cuts)
+    assert_only_the_good_file(empty_cache)
+    starts = [start for _, start in server.requests]
+    assert len(starts) == 3
+    assert starts[0] == 0  # control: nothing had been there
+    for start, cut in zip(starts[1:], cuts, strict=True):
+        assert cut - assets.CHUNK < start <= cut
+
+
+def test_a_server_without_ranges_sends_the_whole_file_again(server, listed, empty_cache):
+    listed(f"{server}/cut+no-range/file.bin")
+    server.cuts = [200_000]
+    assert_only_the_good_file(empty_cache)
+    assert len(server.requests) == 2
+
+
+def test_the_next_call_goes_on_where_the_last_one_ended(server, listed, empty_cache):
+    listed(f"{server}/cut/file.bin")
+    server.cuts = [200_000, 0]  # the second connection brings nothing
+    with pytest.raises(AssetError, match=r"broke off(.|\n)*What has come so far is kept \(1\d\d,"):
+        asset("file.bin")
+    assert not (empty_cache / "file.bin").exists()
+    listed(f"{server}/good/file.bin")
+    assert_only_the_good_file(empty_cache)
+    assert len(server.requests) == 1
+    assert server.requests[0][1] > 200_000 - assets.CHUNK
+
+
+def test_a_beginning_of_other_bytes_is_not_kept_for_ever(server, listed, empty_cache):
+    listed(f"{server}/cut+wrong/file.bin", f"{server}/good/file.bin")
+    server.cuts = [200_000, 0]
+    assert_only_the_good_file(empty_cache)
+    goods = [start for fault, start in server.requests if fault == "good"]
+    assert goods[0] > 0  # it went on with the wrong beginning
+    assert goods[1:] == [0]  # and began again
+
+
+def test_an_unfinished_file_that_is_too_long_is_begun_again(server, listed, empty_cache):
+    listed(f"{server}/good/file.bin")
+    (empty_cache / "unfinished").mkdir(parents=True)
+    (empty_cache / "unfinished" / "file.bin.part").write_bytes(GOOD + b"!")
+    assert_only_the_good_file(empty_cache)
+    assert [start for _, start in server.requests] == [len(GOOD) + 1, 0]
+
+
+# Files without a sha256 of ours
+
+
+def test_the_hubs_own_sha256_serves_where_the_manifest_has_none(server, listed, empty_cache):
+    listed(f"{server}/hub/file.bin", sha256=None, size=None)
+    server.vouched = ENTRY["sha256"]
+    assert_only_the_good_file(empty_cache)
+    (empty_cache / "file.bin").unlink()
+    server.vouched = hashlib.sha256(b"").hexdigest()  # control
+    with pytest.raises(AssetError, match="wrong sha256"):
+        asset("file.bin")
+
+
+def test_a_file_that_nobody_vouches_for_is_refused(server, listed, empty_cache):
+    listed(f"{server}/good/file.bin", sha256=None, size=None)
+    with pytest.raises(AssetError, match="the server names none either"):
+        asset("file.bin")
+    assert not (empty_cache / "file.bin").exists()
+    listed(f"{server}/good/file.bin")  # control
+    assert_only_the_good_file(empty_cache)
+
+
+def test_the_manifests_sha256_comes_before_the_hubs(server, listed, empty_cache):
+    listed(f"{server}/hub+wrong/file.bin")
+    server.vouched = hashlib.sha256(GOOD[::-1]).hexdigest()
+    with pytest.raises(AssetError, match="wrong sha256"):
+        asset("file.bin")
+    listed(f"{server}/hub+wrong/file.bin", sha256=None)  # control
+    assert asset("file.bin").read_bytes() == GOOD[::-1]
+
+
+def test_a_folder_of_ones_own_is_used_instead_of_the_cache(server, listed, empty_cache, tmp_path):
+    listed(f"{server}/good/file.bin")
+    assert asset("file.bin", tmp_path / "mine") == tmp_path / "mine" / "file.bin"
+    assert asset("file.bin", tmp_path / "mine").read_bytes() == GOOD
+    assert len(server.requests) == 1
+    assert not empty_cache.exists()
+    asset("file.bin")  # control
+    assert (empty_cache / "file.bin").exists()
+
+
+# Faults of this machine
+
+
 def test_a_damaged_file_in_the_cache_is_replaced(server, listed, empty_cache):
     listed(f"{server}/good/file.bin")
     empty_cache.mkdir()
@@ -142,20 +219,19 @@ def test_a_full_disk_is_told_at_once_and_no_mirror_is_blamed(
 ):
     listed(f"{server}/good/file.bin", f"{server}/good/file.bin")
 
-    import pooch.downloaders
-
     with monkeypatch.context() as patch:
-        patch.setattr(pooch.downloaders, "open", FileOnAFullDisk, raising=False)
+        patch.setattr(assets, "open", FileOnAFullDisk, raising=False)
         with pytest.raises(AssetError, match=os.strerror(errno.ENOSPC)) as error:
             asset("file.bin")
     assert "COMPANION_CACHE" in str(error.value)
-    assert FaultyHandler.requests == ["good"]  # the second mirror was not bothered
+    assert faults_of(server.requests) == ["good"]  # the second mirror was not bothered
     assert_only_the_good_file(empty_cache)
 
 
 FETCH = """
 import sys
 from companion import asset, assets
+{lead}
 assets.manifest = lambda: {{"file.bin": {entry!r}}}
 print("fetching", flush=True)
 try:
@@ -165,8 +241,14 @@ except assets.AssetError as error:
 """
 
 
-def start_fetching(url, cache, before=()):
-    code = FETCH.format(entry={**ENTRY, "urls": [url]})
+BEFORE_OR_WHILE_WRITING = [
+    ("", ", 300,000 bytes are needed"),
+    ("assets._check_room = lambda *_: None", ". Make room"),
+]
+
+
+def start_fetching(url, cache, before=(), lead=""):
+    code = FETCH.format(lead=lead, entry={**ENTRY, "urls": [url]})
     return subprocess.Popen(
         [*before, sys.executable, "-c", textwrap.dedent(code)],
         env={**os.environ, "COMPANION_CACHE": str(cache)},
@@ -177,16 +259,17 @@ def start_fetching(url, cache, before=()):
 
 
 @pytest.mark.skipif(not shutil.which("unshare"), reason="needs Linux's unshare")
-def test_a_disk_that_is_really_full_is_told(server, tmp_path):
+@pytest.mark.parametrize("lead, reason", BEFORE_OR_WHILE_WRITING)
+def test_a_disk_that_is_really_full_is_told(lead, reason, server, tmp_path):
     """A mount of 64 kB, in a namespace of its own, for a file of 300 kB."""
     mount = f'mount -t tmpfs -o size=64k tmpfs {tmp_path} && exec "$@"'
     before = ["unshare", "-rm", "sh", "-c", mount, "sh"]
     if subprocess.run([*before, "true"], capture_output=True).returncode:
         pytest.skip("this system does not allow mounts in a namespace of one's own")
-    process = start_fetching(f"{server}/good/file.bin", tmp_path / "cache", before)
+    process = start_fetching(f"{server}/good/file.bin", tmp_path / "cache", before, lead)
     _, message = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert os.strerror(errno.ENOSPC) in message
+    assert os.strerror(errno.ENOSPC) + reason in message
     assert "COMPANION_CACHE" in message
 
 
@@ -212,7 +295,7 @@ def test_two_processes_download_one_file_once(server, listed, empty_cache):
     assert [process.wait(timeout=60) for process in processes] == [0, 0]
     for process in processes:
         process.communicate()
-    assert FaultyHandler.requests == ["slow"]
+    assert faults_of(server.requests) == ["slow"]
     assert_only_the_good_file(empty_cache)
 
 
@@ -244,7 +327,7 @@ def test_a_read_only_cache_is_told_with_the_way_out(server, listed, empty_cache,
     with pytest.raises(AssetError, match=os.strerror(errno.EACCES)) as error:
         asset("file.bin")
     assert "COMPANION_CACHE" in str(error.value)
-    assert FaultyHandler.requests == []
+    assert faults_of(server.requests) == []
     if os.getuid() == 0:
         os.seteuid(0)
     empty_cache.chmod(0o755)
@@ -273,7 +356,8 @@ def test_every_embedded_file_is_the_one_listed():
     for name, entry in assets.manifest().items():
         if "urls" not in entry:
             assert assets.is_verified(asset(name), entry)
-        assert {"what", "license", "size", "sha256"} <= entry.keys()
+        vouching = set() if "asked_for_by" in entry else {"size", "sha256"}
+        assert {"what", "license"} | vouching <= entry.keys()
         assert "path" in entry or entry["urls"]
 
 

@@ -201,4 +201,7 @@ def test_book_data_is_content_with_what_is_there(book_cache, capsys):
     from companion.__main__ import main
 
     assert main(["book-data"]) == 0
-    assert str(book_cache / "the-verdict.txt") in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert str(book_cache / "the-verdict.txt") in told
+    assert "124M/model.safetensors" in assets.manifest()  # control: left out, it is large
+    assert "124M" not in told
