@@ -58,17 +58,24 @@ def pytest_collection_modifyitems(items):
             item.add_marker("notebook")
 
 
-@pytest.fixture(scope="session")
-def verdict():
-    """Path of the book's story, wherever this machine has it; nothing is downloaded."""
+def of_the_book(name, beside):
+    """Path of a file of the book's, wherever this machine has it; nothing is downloaded."""
     from companion.assets import is_verified, local_path, manifest
 
-    beside = ROOT.parent / "shared" / "data" / "the-verdict.txt"
-    if is_verified(beside, manifest()["the-verdict.txt"]):
+    beside = ROOT.parent / "shared" / "data" / beside
+    if is_verified(beside, manifest()[name]):
         return beside
-    return local_path("the-verdict.txt") or pytest.skip(
-        "the-verdict.txt is not on this machine: make book-data"
-    )
+    return local_path(name) or pytest.skip(f"{name} is not on this machine: make book-data")
+
+
+@pytest.fixture(scope="session")
+def verdict():
+    return of_the_book("the-verdict.txt", "the-verdict.txt")
+
+
+@pytest.fixture(scope="session")
+def sms_collection():
+    return of_the_book("SMSSpamCollection.tsv", "sms-spam/SMSSpamCollection.tsv")
 
 
 @pytest.fixture

@@ -92,32 +92,34 @@ def calc_loss_batch(input_batch, target_batch, model, device):
     return F.cross_entropy(logits.flatten(0, 1), target_batch.flatten())  # (B*T, V), (B*T,)
 
 
-def calc_loss_loader(data_loader, model, device, num_batches=None):
+def calc_loss_loader(data_loader, model, device, num_batches=None, loss_of=calc_loss_batch):
     """Mean loss over the first `num_batches` batches, or over all; nan if there are none.
 
-    The mode of the model is left as it is, and gradients are recorded: `evaluate_model` switches
-    both off.
+    `loss_of` takes what `calc_loss_batch` takes; chapter 6 has another one. The mode of the model
+    is left as it is, and gradients are recorded: `evaluate_model` switches both off.
 
     Source: book, section 5.1.3.
     """
     if len(data_loader) == 0 or num_batches == 0:
         return math.nan
     losses = [
-        calc_loss_batch(input_batch, target_batch, model, device).item()
+        loss_of(input_batch, target_batch, model, device).item()
         for input_batch, target_batch in islice(data_loader, num_batches)
     ]
     return sum(losses) / len(losses)
 
 
-def evaluate_model(model, train_loader, val_loader, device, eval_iter):
+def evaluate_model(model, train_loader, val_loader, device, eval_iter, loss_of=calc_loss_batch):
     """Training and validation loss on `eval_iter` batches each, without dropout.
+
+    `loss_of` is as for `calc_loss_loader`.
 
     Source: book, section 5.2.
     """
     model.eval()
     with torch.no_grad():
-        train_loss = calc_loss_loader(train_loader, model, device, num_batches=eval_iter)
-        val_loss = calc_loss_loader(val_loader, model, device, num_batches=eval_iter)
+        train_loss = calc_loss_loader(train_loader, model, device, eval_iter, loss_of)
+        val_loss = calc_loss_loader(val_loader, model, device, eval_iter, loss_of)
     model.train()
     return train_loss, val_loss
 

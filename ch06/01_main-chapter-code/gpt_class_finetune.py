@@ -1,0 +1,439 @@
+"""A GPT as a classifier of text messages (book, chapter 6): data, head, training, use.
+
+Shapes: B batch, T tokens, C classes. Label 1 is spam; label 0 is ham, which is a message that is no
+spam. Losses are in nats per message.
+
+    python gpt_class_finetune.py --path build/classifier.pth
+    python gpt_class_finetune.py --path build/classifier.pth --message "You have won a prize"
+"""
+
+import argparse
+import math
+import shutil
+import sys
+import tempfile
+import zipfile
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import pandas as pd
+import tiktoken
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+import companion
+import gpt_train
+from gpt import GPTModel
+from gpt_train import check_loss, load_checkpoint, save_checkpoint
+from pocket_model import POCKET_CONFIG, load_pocket
+
+CLASSES = ("ham", "spam")  # a label is the place of its class here
+COLUMNS = ["Label", "Text"]
+PAD_TOKEN_ID = 50256  # <|endoftext|>
+
+
+# Data
+
+
+def download_and_unzip_spam_data(url, zip_path, extracted_path, data_file_path):
+    """Put the SMS Spam Collection at `data_file_path`, unless there is such a file.
+
+    Args:
+        url: an address of the zip file that companion/assets.toml lists. It or its mirror is
+            fetched and verified; nothing that is not listed is.
+        zip_path: where the zip file is to lie.
+        extracted_path: the folder to unpack it in.
+        data_file_path: what to call the file with the messages then.
+
+    Raises:
+        AssetError: the zip file cannot be had; says why, and how to put it there by hand.
+        ValueError: the address is not listed, or the zip file holds something else.
+
+    Source: book, section 6.2.
+    """
+    data_file_path = Path(data_file_path)
+    if data_file_path.exists():
+        print(f"{data_file_path} is there already.")
+        return
+    files = companion.assets.manifest()
+    names = [name for name, entry in files.items() if url in entry.get("urls", ())]
+    if not names:
+        raise ValueError(f"assets.toml lists no file at {url}, so it could not be verified.")
+    shutil.copyfile(companion.asset(names[0]), zip_path)
+    Path(extracted_path).mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(zip_path) as packed:
+        unpacked = Path(packed.extract("SMSSpamCollection", extracted_path))
+    if not companion.assets.is_verified(unpacked, files["SMSSpamCollection.tsv"]):
+        unpacked.unlink()
+        raise ValueError(f"{zip_path} holds other messages, not the SMS Spam Collection.")
+    unpacked.replace(data_file_path)
+
+
+def read_messages(path):
+    """A table with the columns Label, "ham" or "spam", and Text, of a file of tab-separated lines.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not UTF-8, has other columns, another label or a message without text.
+
+    Source: book, section 6.2.
+    """
+    try:
+        table = pd.read_csv(path, sep="\t", header=None, keep_default_na=False)
+    except UnicodeDecodeError as error:
+        wrong = error.object[error.start]
+        raise ValueError(f"{path} is not in UTF-8: a byte is {wrong:#x}. Save it anew.") from error
+    if table.shape[1] != 2:
+        raise ValueError(
+            f"{path} must have two columns, label and text, with a tab between, but has "
+            f"{table.shape[1]}."
+        )
+    table.columns = COLUMNS
+    if [cell.lower() for cell in table.iloc[0]] == ["label", "text"]:  # a header line
+        table = table[1:].reset_index(drop=True)
+    check_column(table["Label"], lambda label: label in CLASSES, "must be ham or spam", path)
+    check_column(table["Text"], lambda text: text.strip() != "", "must not be empty", path)
+    return table
+
+
+def check_column(column, is_right, rule, path):
+    """Raise a ValueError about the first cell that is not right."""
+    for number, cell in enumerate(column, start=1):
+        if not is_right(cell):
+            raise ValueError(f"{path}, message {number}: {column.name} {rule}, but is {cell!r}.")
+
+
+def create_balanced_dataset(df):
+    """As many ham messages as there are spam ones, drawn at random with seed 123, then all spam.
+
+    Raises:
+        ValueError: a class is missing, or there is more spam than ham.
+
+    Source: book, section 6.2.
+    """
+    spam, ham = df[df["Label"] == "spam"], df[df["Label"] == "ham"]
+    if not 0 < len(spam) <= len(ham):
+        raise ValueError(
+            f"There are {len(spam)} spam and {len(ham)} ham messages. Ham is cut down to the "
+            "number of spam, so both must be there, and at least as much ham."
+        )
+    return pd.concat([ham.sample(len(spam), random_state=123), spam])
+
+
+def random_split(df, train_frac, validation_frac):
+    """Training, validation and test part of a table, shuffled with seed 123; the test is the rest.
+
+    Args:
+        df: a table with the column Label.
+        train_frac, validation_frac: shares of its rows.
+
+    Raises:
+        ValueError: the shares leave nothing for the test, or a part lacks a label of the table.
+
+    Source: book, section 6.2.
+    """
+    if not (train_frac > 0 and validation_frac > 0 and train_frac + validation_frac < 1):
+        raise ValueError(
+            "train_frac and validation_frac must be above 0 and leave a rest for the test, but are "
+            f"{train_frac} and {validation_frac}."
+        )
+    df = df.sample(frac=1, random_state=123).reset_index(drop=True)
+    train_end = int(len(df) * train_frac)
+    val_end = train_end + int(len(df) * validation_frac)
+    parts = df[:train_end], df[train_end:val_end], df[val_end:]
+    for name, part in zip(("training", "validation", "test"), parts, strict=True):
+        missing = set(df["Label"]) - set(part["Label"])
+        if missing:
+            raise ValueError(
+                f"The {name} part has {len(part)} of {len(df)} messages and none with the label "
+                f"{missing.pop()!r}. Use more messages or other shares."
+            )
+    return parts
+
+
+class SpamDataset(Dataset):
+    """Messages as ids of equal length, with their labels.
+
+    Args:
+        csv_file: a CSV file with the columns Text and Label, 0 or 1.
+        tokenizer: tiktoken's, or one with the same `encode`.
+        max_length: T, tokens of each message: longer ones are cut, shorter ones filled up. As many
+            as the longest has, if not given.
+        pad_token_id: what they are filled up with.
+
+    Attributes:
+        data: the table.
+        encoded_texts: list of lists of T ids.
+        max_length: T.
+
+    Raises:
+        ValueError: the file is not UTF-8, lacks a column, or has another label or an empty message.
+
+    Source: book, section 6.3.
+    """
+
+    def __init__(self, csv_file, tokenizer, max_length=None, pad_token_id=PAD_TOKEN_ID):
+        try:
+            self.data = pd.read_csv(csv_file, keep_default_na=False)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{csv_file} is not in UTF-8. Save it anew.") from error
+        missing = set(COLUMNS) - set(self.data.columns)
+        if missing:
+            raise ValueError(
+                f"{csv_file} must have the columns Text and Label, but has only "
+                f"{', '.join(self.data.columns)}."
+            )
+        check_column(self.data["Label"], lambda label: label in (0, 1), "must be 0 or 1", csv_file)
+        texts = self.data["Text"].astype(str)
+        check_column(texts, lambda text: text.strip() != "", "must not be empty", csv_file)
+
+        encoded = [tokenizer.encode(text, disallowed_special=()) for text in texts]
+        self.max_length = max(map(len, encoded)) if max_length is None else max_length
+        self.encoded_texts = [pad_or_cut(ids, self.max_length, pad_token_id) for ids in encoded]
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, index):
+        label = self.data["Label"].iloc[index]
+        return torch.tensor(self.encoded_texts[index]), torch.tensor(label, dtype=torch.long)
+
+
+def pad_or_cut(ids, length, pad_token_id=PAD_TOKEN_ID):
+    """A list of `length` ids: the first ones, or all of them and then `pad_token_id`."""
+    return ids[:length] + [pad_token_id] * (length - len(ids))
+
+
+def create_spam_loaders(parts, folder, batch_size=8, max_length=None):
+    """Loaders of (ids, labels), (B, T) and (B,), of the parts that `random_split` gives.
+
+    The parts are written to `folder` as train.csv, validation.csv and test.csv, with 0 and 1 as
+    labels. All have the length of the longest training message, or `max_length`. The training
+    loader shuffles, and leaves out a last incomplete batch.
+
+    Source: book, sections 6.2 and 6.3.
+    """
+    tokenizer = tiktoken.get_encoding("gpt2")
+    loaders = []
+    for name, part in zip(("train", "validation", "test"), parts, strict=True):
+        path = folder / f"{name}.csv"
+        part.assign(Label=part["Label"].map(CLASSES.index)).to_csv(path, index=False)
+        dataset = SpamDataset(path, tokenizer, max_length)
+        max_length = dataset.max_length  # the training part comes first
+        is_training = name == "train"
+        loaders.append(DataLoader(dataset, batch_size, shuffle=is_training, drop_last=is_training))
+    return loaders
+
+
+# Model
+
+
+def make_classifier(model, num_classes=2):
+    """Give a `GPTModel` a new output layer with C logits, and freeze all of it but that, the last
+    block and the last normalization. Changes the model.
+
+    Source: book, section 6.5.
+    """
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    # After freezing: a new layer's weights are to be trained.
+    model.out_head = nn.Linear(model.out_head.in_features, num_classes)
+    for module in (model.trf_blocks[-1], model.final_norm):
+        for parameter in module.parameters():
+            parameter.requires_grad = True
+    return model
+
+
+# Loss, accuracy, training
+
+
+def calc_loss_batch(input_batch, target_batch, model, device):
+    """Mean cross-entropy of a batch's labels (B,) with the last token's logits, a scalar tensor.
+
+    Source: book, section 6.6.
+    """
+    input_batch, target_batch = input_batch.to(device), target_batch.to(device)
+    logits = model(input_batch)[:, -1, :]  # (B, C)
+    return F.cross_entropy(logits, target_batch)
+
+
+# As in chapter 5, with the loss above.
+calc_loss_loader = partial(gpt_train.calc_loss_loader, loss_of=calc_loss_batch)
+evaluate_model = partial(gpt_train.evaluate_model, loss_of=calc_loss_batch)
+
+
+@torch.no_grad()
+def calc_accuracy_loader(data_loader, model, device, num_batches=None):
+    """Share of messages whose likeliest class is their label; nan without messages.
+
+    The model is left in evaluation mode.
+
+    Source: book, section 6.6.
+    """
+    model.eval()
+    num_right = num_seen = 0
+    for input_batch, target_batch in islice(data_loader, num_batches):
+        labels = model(input_batch.to(device))[:, -1, :].argmax(dim=-1)  # (B,)
+        num_right += (labels == target_batch.to(device)).sum().item()
+        num_seen += len(target_batch)
+    return num_right / num_seen if num_seen else math.nan
+
+
+def train_classifier_simple(
+    model, train_loader, val_loader, optimizer, device, num_epochs, eval_freq, eval_iter
+):
+    """Train, evaluate the loss after every `eval_freq` updates, the accuracy after every epoch.
+
+    Steps are counted from 0, and step 0 is evaluated after its update.
+
+    Args:
+        model: a classifier on `device`.
+        train_loader, val_loader: loaders of (ids, labels), (B, T) and (B,).
+        optimizer: of its parameters.
+        num_epochs: how often to go through `train_loader`.
+        eval_freq: updates from one evaluation to the next.
+        eval_iter: batches of each loader that an evaluation looks at.
+
+    Returns:
+        Training losses, validation losses, training accuracies, validation accuracies, each a list,
+        and the number of examples seen.
+
+    Raises:
+        ValueError: the loss is no longer a number; the message names step and batch.
+
+    Source: book, section 6.7.
+    """
+    train_losses, val_losses, train_accs, val_accs = [], [], [], []
+    examples_seen, global_step = 0, -1
+    for epoch in range(num_epochs):
+        model.train()
+        for input_batch, target_batch in companion.progress(train_loader, f"epoch {epoch + 1}"):
+            optimizer.zero_grad()
+            loss = calc_loss_batch(input_batch, target_batch, model, device)
+            global_step += 1
+            check_loss(loss, global_step, len(train_loader))
+            loss.backward()
+            optimizer.step()
+            examples_seen += len(input_batch)
+
+            if global_step % eval_freq == 0:
+                losses = evaluate_model(model, train_loader, val_loader, device, eval_iter)
+                train_losses.append(losses[0])
+                val_losses.append(losses[1])
+                print(
+                    f"Ep {epoch + 1} (Step {global_step:06d}): "
+                    f"Train loss {losses[0]:.3f}, Val loss {losses[1]:.3f}"
+                )
+        train_accs.append(calc_accuracy_loader(train_loader, model, device, eval_iter))
+        val_accs.append(calc_accuracy_loader(val_loader, model, device, eval_iter))
+        print(f"Training accuracy: {train_accs[-1]:.2%} | Validation accuracy: {val_accs[-1]:.2%}")
+    return train_losses, val_losses, train_accs, val_accs, examples_seen
+
+
+# Use
+
+
+@torch.no_grad()
+def classify_review(text, model, tokenizer, device, max_length=None, pad_token_id=PAD_TOKEN_ID):
+    """Whether a text is "spam" or "not spam".
+
+    Args:
+        text: the message.
+        model: a classifier.
+        max_length: T, to cut or fill up the message to, as in training; else it stays as it is.
+        pad_token_id: what it is filled up with.
+
+    Raises:
+        ValueError: the text is empty, or longer than the model's context.
+
+    Source: book, section 6.8.
+    """
+    if not text.strip():
+        raise ValueError("The message is empty: there is nothing to classify.")
+    model.eval()
+    context_length = model.pos_emb.weight.shape[0]
+    ids = tokenizer.encode(text, disallowed_special=())
+    if max_length is not None:
+        ids = pad_or_cut(ids, max_length, pad_token_id)
+    if len(ids) > context_length:
+        raise ValueError(
+            f"The message has {len(ids)} tokens, more than the {context_length} of the model's "
+            f"context. To cut it, give max_length={context_length} or less. It is {text[:40]!r}..."
+        )
+    logits = model(torch.tensor([ids], device=device))[:, -1, :]  # (1, C)
+    return "spam" if logits.argmax(dim=-1).item() == CLASSES.index("spam") else "not spam"
+
+
+def load_classifier(path, cfg=POCKET_CONFIG):
+    """A classifier that `save_checkpoint` wrote, in evaluation mode, on the CPU.
+
+    Args:
+        path: the file.
+        cfg: the configuration of the model that it was made of.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no checkpoint, of another configuration, or no classifier.
+
+    Source: book, section 6.8.
+    """
+    weights = load_checkpoint(path, cfg)["model_state_dict"]
+    num_classes = len(weights["out_head.weight"])
+    if num_classes != len(CLASSES):
+        raise ValueError(
+            f"{path} holds a model with {num_classes:,} outputs, but a classifier has "
+            f"{len(CLASSES)}: {', '.join(CLASSES)}."
+        )
+    model = make_classifier(GPTModel(cfg))
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def finetune_pocket(path=None, num_epochs=5, learning_rate=5e-4):
+    """Make a classifier of the pocket model; returns it and its accuracies on the three parts."""
+    device = companion.device()
+    torch.manual_seed(123)
+    parts = random_split(read_messages(companion.asset("messages.tsv")), 0.7, 0.1)
+    with tempfile.TemporaryDirectory() as folder:
+        loaders = create_spam_loaders(parts, Path(folder))
+    model = make_classifier(load_pocket()).to(device)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.1)
+    train_classifier_simple(
+        model, *loaders[:2], optimizer, device, num_epochs, eval_freq=50, eval_iter=5
+    )
+    accuracies = [calc_accuracy_loader(loader, model, device) for loader in loaders]
+    for name, accuracy in zip(("training", "validation", "test"), accuracies, strict=True):
+        print(f"{name} accuracy: {accuracy:.2%}")
+    if path is not None:
+        save_checkpoint(path, model, POCKET_CONFIG)
+    return model, accuracies
+
+
+def main(arguments=None):
+    """The command line; the exit status, 2 where something cannot be done."""
+    parser = argparse.ArgumentParser(description="Train a classifier of messages, or use it.")
+    parser.add_argument("--path", help="the classifier's file, written unless there is a message")
+    parser.add_argument("--message", help="a text to classify")
+    options = parser.parse_args(arguments)
+    if options.message is None:
+        companion.setup()
+        finetune_pocket(options.path)
+        return 0
+    if options.path is None:
+        parser.error("--message needs --path, the file of a classifier that was trained before")
+    companion.prepare_tokenizer()
+    try:
+        model = load_classifier(options.path)
+        print(classify_review(options.message, model, tiktoken.get_encoding("gpt2"), "cpu"))
+    except (FileNotFoundError, ValueError) as error:
+        print(f"gpt_class_finetune.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
