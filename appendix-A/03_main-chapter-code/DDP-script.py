@@ -3,7 +3,7 @@
     python DDP-script.py                         one process per GPU; without a GPU, two on the CPU
     torchrun --nproc-per-node=3 DDP-script.py    as many as you say
 
-Every process has a copy of the network and a share of the data. After each backward pass DDP puts
+Every process has a copy of the network and a share of the data. In each backward pass DistributedDataParallel (DDP) puts
 the mean of all processes' gradients in place of each one's own, so all copies take the same step.
 
 Shapes: B batch of one process.
@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
-from torch.nn.parallel import DistributedDataParallel as DDP
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
@@ -26,8 +26,14 @@ import companion
 from toy_network import NeuralNetwork, ToyDataset, compute_accuracy
 
 NUM_EPOCHS = 3
+BATCH_SIZE = 2  # of each process
 PROCESSES_WITHOUT_GPU = 2
 FROM_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+TRAIN_FEATURES = torch.tensor([[-1.2, 3.1], [-0.9, 2.9], [-0.5, 2.6], [2.3, -1.1], [2.7, -1.5]])
+TRAIN_LABELS = torch.tensor([0, 0, 0, 1, 1])
+TEST_FEATURES = torch.tensor([[-0.8, 2.8], [2.6, -1.6]])
+TEST_LABELS = torch.tensor([0, 1])
 
 
 def ddp_setup(rank, world_size, init_method="env://"):
@@ -70,16 +76,15 @@ def prepare_dataset():
 
     The sampler deals the shuffled examples out like cards. If they do not come out even, it takes
     some of them twice, so that all processes have the same number of batches: each waits for the
-    others' gradients in every step, and with a batch more than they have it would wait for ever.
+    others' gradients in every step, and with a batch more than they have it would wait in vain.
 
     Source: book, section A.9.3.
     """
-    train_features = torch.tensor([[-1.2, 3.1], [-0.9, 2.9], [-0.5, 2.6], [2.3, -1.1], [2.7, -1.5]])
-    train_ds = ToyDataset(train_features, torch.tensor([0, 0, 0, 1, 1]))
-    test_ds = ToyDataset(torch.tensor([[-0.8, 2.8], [2.6, -1.6]]), torch.tensor([0, 1]))
+    train_ds = ToyDataset(TRAIN_FEATURES, TRAIN_LABELS)
+    test_ds = ToyDataset(TEST_FEATURES, TEST_LABELS)
     # No shuffle=True beside a sampler: it is the sampler that shuffles.
-    train_loader = DataLoader(train_ds, batch_size=2, sampler=DistributedSampler(train_ds))
-    return train_loader, DataLoader(test_ds, batch_size=2)
+    train_loader = DataLoader(train_ds, batch_size=BATCH_SIZE, sampler=DistributedSampler(train_ds))
+    return train_loader, DataLoader(test_ds, batch_size=BATCH_SIZE)
 
 
 def main(rank, world_size, num_epochs, init_method="env://"):
@@ -102,13 +107,15 @@ def main(rank, world_size, num_epochs, init_method="env://"):
         train_loader, test_loader = prepare_dataset()
         torch.manual_seed(123)
         network = NeuralNetwork(num_inputs=2, num_outputs=2).to(device)
-        model = DDP(network, device_ids=[device] if device.type == "cuda" else None)
+        model = DistributedDataParallel(
+            network, device_ids=[device] if device.type == "cuda" else None
+        )
         optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
         for epoch in range(num_epochs):
             train_loader.sampler.set_epoch(epoch)  # or each epoch has the order of the first
             train_epoch(model, train_loader, optimizer, device, f"[process {rank}] epoch {epoch}")
         # Of all examples, none twice; the copy itself, as nothing is to be exchanged any more.
-        all_examples = DataLoader(train_loader.dataset, batch_size=2)
+        all_examples = DataLoader(train_loader.dataset, batch_size=BATCH_SIZE)
         accuracies = [
             compute_accuracy(network, loader, device) for loader in (all_examples, test_loader)
         ]
@@ -159,6 +166,4 @@ if __name__ == "__main__":
         )
     else:
         on_gpus = companion.device().type == "cuda"
-        start_processes(
-            torch.cuda.device_count() if on_gpus else PROCESSES_WITHOUT_GPU, NUM_EPOCHS
-        )
+        start_processes(torch.cuda.device_count() if on_gpus else PROCESSES_WITHOUT_GPU, NUM_EPOCHS)

@@ -45,7 +45,7 @@ class ToyDataset(Dataset):
     Source: book, section A.6.
     """
 
-    def __init__(self, X, y):  # noqa: N803 - the book's names
+    def __init__(self, X, y):
         if len(X) != len(y):
             raise ValueError(f"Each row needs a label, but there are {len(X)} and {len(y)}.")
         self.features = X

@@ -405,7 +405,7 @@ def shares():
         y + 22,
         "Dealt out like cards. After each batch all wait for the gradients of all:",
     )
-    d.label(MARGIN, y + 42, "with a batch more than the others, a process would wait for ever.")
+    d.label(MARGIN, y + 42, "with a batch more than the others, a process would wait in vain.")
     return d
 
 
