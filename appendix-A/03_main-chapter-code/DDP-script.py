@@ -3,8 +3,9 @@
     python DDP-script.py                         one process per GPU; without a GPU, two on the CPU
     torchrun --nproc-per-node=3 DDP-script.py    as many as you say
 
-Every process has a copy of the network and a share of the data. In each backward pass DistributedDataParallel (DDP) puts
-the mean of all processes' gradients in place of each one's own, so all copies take the same step.
+Every process has a copy of the network and a share of the data. In each backward pass
+DistributedDataParallel (DDP) puts the mean of all processes' gradients in place of each one's own,
+so all copies take the same step.
 
 Shapes: B batch of one process.
 """
