@@ -171,30 +171,39 @@ def test_devices_that_cannot_be_had_are_refused(ddp, monkeypatch, device, messag
 # Several processes
 
 WORK = """
-import contextlib, importlib, os
+import contextlib, importlib, os, sys, traceback
 os.environ.update({variables!r})
 import torch
-from torch.utils.data import Sampler
 ddp = importlib.import_module("DDP-script")
 features = torch.randn(8, 2, generator=torch.Generator().manual_seed(5))
 labels = (features[:, 0] > 0).long()
-with open({output!r}, "a", buffering=1) as file:
-    with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+{before}
+with open({output!r}, "a", buffering=1) as file, contextlib.redirect_stdout(file):
+    try:
         for size in {sizes!r}:
             ddp.TRAIN_FEATURES, ddp.TRAIN_LABELS = features[:size], labels[:size]
             ddp.BATCH_SIZE = {batch_size}
-            {before}
             network = ddp.main({rank}, {count}, 3, f"{uri}/meet-{{size}}")
             torch.save(network.state_dict(), f"{folder}/weights-{{size}}-{rank}.pt")
+    except Exception:
+        traceback.print_exc(file=file)
+        sys.exit(1)
 """
-UNEQUAL_SHARES = (
-    "ddp.DistributedSampler = type('Plain', (Sampler,), {{'__init__': lambda self, rows: None, "
-    "'__iter__': lambda self: iter(range({rank}, size, {count})), 'set_epoch': int.__eq__, "
-    "'__len__': lambda self: len(range({rank}, size, {count}))}})"
-)
+UNEQUAL_SHARES = """
+class PlainShare(torch.utils.data.Sampler):
+    def __init__(self, rows):
+        self.places = range({rank}, len(rows), {count})
+    def __iter__(self):
+        return iter(self.places)
+    def __len__(self):
+        return len(self.places)
+    def set_epoch(self, epoch):
+        pass
+ddp.DistributedSampler = PlainShare
+"""
 
 
-def train(folder, count, sizes, batch_size=2, before="pass"):
+def train(folder, count, sizes, batch_size=2, before=""):
     """Train in `count` processes, on data of each size in turn; their exit statuses."""
     folder.mkdir()
     context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")

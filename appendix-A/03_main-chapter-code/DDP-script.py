@@ -120,7 +120,9 @@ def main(rank, world_size, num_epochs, init_method="env://"):
         accuracies = [
             compute_accuracy(network, loader, device) for loader in (all_examples, test_loader)
         ]
-        print(f"[process {rank}] accuracy: training {accuracies[0]:.2f}, test {accuracies[1]:.2f}")
+        print_line(
+            f"[process {rank}] accuracy: training {accuracies[0]:.2f}, test {accuracies[1]:.2f}"
+        )
     finally:
         dist.destroy_process_group()
     return network
@@ -135,7 +137,12 @@ def train_epoch(model, train_loader, optimizer, device, name):
         optimizer.zero_grad()
         loss.backward()  # afterwards each gradient is the mean over all processes
         optimizer.step()
-        print(f"{name}, batch of {len(labels)}, loss {loss:.4f}", flush=True)
+        print_line(f"{name}, batch of {len(labels)}, loss {loss:.4f}")
+
+
+def print_line(line):
+    """Print a line and its end at once, so that the lines of several processes do not mix."""
+    print(line + "\n", end="", flush=True)
 
 
 def start_processes(world_size, num_epochs):
