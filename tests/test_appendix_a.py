@@ -1,5 +1,6 @@
 """Appendix A: the toy network, the book's figures, and the training in several processes."""
 
+import gc
 import importlib
 import multiprocessing
 import os
@@ -7,6 +8,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import weakref
 
 import nbformat
 import psutil
@@ -225,6 +227,7 @@ def train(folder, count, sizes, batch_size=2, before=""):
         process.start()
     for process in processes:
         process.join(120)
+        process.kill()
     return [process.exitcode for process in processes]
 
 
@@ -243,6 +246,33 @@ def weights_of_one_process(ddp, monkeypatch, folder, size, batch_size):
     monkeypatch.setattr(ddp, "BATCH_SIZE", batch_size)
     network = ddp.main(0, 1, 3, (folder / f"meet-alone-{size}-{batch_size}").as_uri())
     return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+
+def test_the_wrapped_model_is_gone_before_the_group_is(ddp, tmp_path, monkeypatch):
+    """Else it can hang at the end: see the comment in `main`."""
+    wrapped, alive = [], []
+    wrap, destroy = ddp.DistributedDataParallel, ddp.dist.destroy_process_group
+
+    def remember(*args, **kwargs):
+        model = wrap(*args, **kwargs)
+        wrapped.append(weakref.ref(model))
+        return model
+
+    def look_and_destroy():
+        alive.append(wrapped[-1]() is not None)
+        destroy()
+
+    monkeypatch.setenv("DEVICE", "cpu")
+    monkeypatch.setattr(ddp, "DistributedDataParallel", remember)
+    monkeypatch.setattr(ddp.dist, "destroy_process_group", look_and_destroy)
+    gc.disable()  # or it may be collected by chance
+    try:
+        ddp.main(0, 1, 1, (tmp_path / "meet-1").as_uri())
+        monkeypatch.setattr(ddp.gc, "collect", lambda: None)  # control
+        ddp.main(0, 1, 1, (tmp_path / "meet-2").as_uri())
+    finally:
+        gc.enable()
+    assert alive == [False, True]
 
 
 @pytest.mark.slow  # it starts processes

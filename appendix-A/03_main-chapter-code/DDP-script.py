@@ -10,6 +10,7 @@ so all copies take the same step.
 Shapes: B batch of one process.
 """
 
+import gc
 import os
 import sys
 import tempfile
@@ -105,26 +106,31 @@ def main(rank, world_size, num_epochs, init_method="env://"):
         raise ValueError(f"num_epochs must be at least 1, but is {num_epochs}.")
     device = ddp_setup(rank, world_size, init_method)
     try:
-        train_loader, test_loader = prepare_dataset()
-        torch.manual_seed(123)
-        network = NeuralNetwork(num_inputs=2, num_outputs=2).to(device)
-        model = DistributedDataParallel(
-            network, device_ids=[device] if device.type == "cuda" else None
-        )
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-        for epoch in range(num_epochs):
-            train_loader.sampler.set_epoch(epoch)  # or each epoch has the order of the first
-            train_epoch(model, train_loader, optimizer, device, f"[process {rank}] epoch {epoch}")
-        # Of all examples, none twice; the copy itself, as nothing is to be exchanged any more.
-        all_examples = DataLoader(train_loader.dataset, batch_size=BATCH_SIZE)
-        accuracies = [
-            compute_accuracy(network, loader, device) for loader in (all_examples, test_loader)
-        ]
-        print_line(
-            f"[process {rank}] accuracy: training {accuracies[0]:.2f}, test {accuracies[1]:.2f}"
-        )
+        return train(rank, num_epochs, device)
     finally:
+        # The DDP model goes first, and as it refers to itself, only the collector finds it. If it
+        # were the last to let go of the group, it would hold Python's lock while it waits for the
+        # group's threads, which may be waiting for that lock: a hang, once in a few dozen runs.
+        gc.collect()
         dist.destroy_process_group()
+
+
+def train(rank, num_epochs, device):
+    """Train as process `rank` of the running group; the trained `NeuralNetwork`."""
+    train_loader, test_loader = prepare_dataset()
+    torch.manual_seed(123)
+    network = NeuralNetwork(num_inputs=2, num_outputs=2).to(device)
+    model = DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    for epoch in range(num_epochs):
+        train_loader.sampler.set_epoch(epoch)  # or each epoch has the order of the first
+        train_epoch(model, train_loader, optimizer, device, f"[process {rank}] epoch {epoch}")
+    # Of all examples, none twice; the copy itself, as nothing is to be exchanged any more.
+    all_examples = DataLoader(train_loader.dataset, batch_size=BATCH_SIZE)
+    on_train, on_test = (
+        compute_accuracy(network, loader, device) for loader in (all_examples, test_loader)
+    )
+    print_line(f"[process {rank}] accuracy: training {on_train:.2f}, test {on_test:.2f}")
     return network
 
 
