@@ -256,6 +256,7 @@ def test_the_wrapped_model_is_gone_before_the_group_is(ddp, tmp_path, monkeypatc
     def remember(*args, **kwargs):
         model = wrap(*args, **kwargs)
         wrapped.append(weakref.ref(model))
+        model.itself = [model]  # as it sometimes does anyway
         return model
 
     def look_and_destroy():

@@ -106,16 +106,16 @@ def main(rank, world_size, num_epochs, init_method="env://"):
         raise ValueError(f"num_epochs must be at least 1, but is {num_epochs}.")
     device = ddp_setup(rank, world_size, init_method)
     try:
-        return train(rank, num_epochs, device)
+        return train_network(rank, num_epochs, device)
     finally:
-        # The DDP model goes first, and as it refers to itself, only the collector finds it. If it
+        # The DDP model goes first; as it may refer to itself, only the collector finds it. If it
         # were the last to let go of the group, it would hold Python's lock while it waits for the
         # group's threads, which may be waiting for that lock: a hang, once in a few dozen runs.
         gc.collect()
         dist.destroy_process_group()
 
 
-def train(rank, num_epochs, device):
+def train_network(rank, num_epochs, device):
     """Train as process `rank` of the running group; the trained `NeuralNetwork`."""
     train_loader, test_loader = prepare_dataset()
     torch.manual_seed(123)
