@@ -28,10 +28,12 @@ def files_below(root):
 
 
 def printed_by_section(notebook):
-    """{"2.3.1" or "Exercise 2.1": all that the cells below that heading print}."""
+    """{"2.3.1", "A.2.3" or "Exercise 2.1": all that the cells below that heading print}."""
     printed, number = {}, "0"
     for cell in notebook.cells:
-        headings = re.findall(r"^##+ ((?:Exercise )?\d[\d.]*\d)", cell.source, flags=re.M)
+        headings = re.findall(
+            r"^##+ ((?:Exercise )?(?:\d|[A-E]\.)[\d.]*\d)", cell.source, flags=re.M
+        )
         if cell.cell_type == "markdown" and headings:
             number = headings[-1]
         for output in cell.get("outputs", []):

@@ -463,7 +463,7 @@ def _shown(value):
     value = _rounded(value)
     if type(value).__repr__ is object.__repr__:
         return _kind_of(value)
-    text = repr(value)
+    text = " ".join(line.strip() for line in repr(value).splitlines())
     return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 4]} ..."
 
 

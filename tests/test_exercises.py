@@ -287,6 +287,15 @@ def test_numbers_within_other_values_are_rounded_too(pair, capsys):
     assert shown in printed_by(capsys, "9.7", lambda number: [pair, {"third": pair[0]}])
 
 
+def test_a_result_of_several_lines_is_shown_in_one(capsys):
+    class Lines(list):
+        def __repr__(self):
+            return "Lines (\n    one: 1\n)"
+
+    printed = printed_by(capsys, "9.7", lambda number: Lines())
+    assert printed.endswith("Your code returned Lines ( one: 1 )\n")
+
+
 def test_a_long_input_is_cut():
     verdict = judge("9.2", lambda items, times: list(range(1000)))
     assert max(map(len, str(verdict).splitlines())) < 300

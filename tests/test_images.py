@@ -692,6 +692,87 @@ def test_clipped_gradients_in_pictures_are_pytorchs(appendix_d):
         torch.testing.assert_close(weight.grad, torch.tensor(after), rtol=1e-5, atol=1e-5)
 
 
+@pytest.fixture
+def appendix_a(monkeypatch):
+    monkeypatch.syspath_prepend(IMAGES / "src")
+    return runpy.run_path(str(IMAGES / "src" / "appendix-A.py"))
+
+
+def test_tensors_in_pictures_step_through_memory_as_pytorchs_do(appendix_a):
+    """Section A.2.3."""
+    torch = pytest.importorskip("torch")
+    tensor2d = torch.tensor(appendix_a["MEMORY"]).reshape(2, 3)
+    tensors = [tensor2d, tensor2d.view(3, 2), tensor2d.T]
+    for (name, shape, stride), tensor in zip(appendix_a["READINGS"], tensors, strict=True):
+        assert (shape, stride) == (tuple(tensor.shape), tensor.stride()), name
+        shown = [[int(text) for text in row] for row in appendix_a["read"](shape, stride)]
+        assert shown == tensor.tolist()
+
+
+def test_gradients_in_the_computation_graph_are_pytorchs(appendix_a):
+    """Sections A.3 and A.4."""
+    torch = pytest.importorskip("torch")
+    leaves = {name: torch.tensor(appendix_a[name.upper()]) for name in ("w1", "x1", "b", "y")}
+    w1, b = leaves["w1"].requires_grad_(), leaves["b"].requires_grad_()
+    u = w1 * leaves["x1"]
+    z = u + b
+    a = torch.sigmoid(z)
+    loss = torch.nn.functional.binary_cross_entropy(a, leaves["y"])
+    assert appendix_a["LOSS"] == pytest.approx(loss.item(), rel=1e-5)
+    nodes = {"a": a, "z": z, "u": u, "w1": w1, "b": b}
+    gradients = torch.autograd.grad(loss, list(nodes.values()))
+    found = {name: gradient.item() for name, gradient in zip(nodes, gradients, strict=True)}
+    assert appendix_a["GRADIENTS"] == pytest.approx(found, rel=1e-5)
+
+
+def test_sizes_and_batches_in_pictures_are_those_of_the_toy_network(appendix_a):
+    """Sections A.5 and A.6."""
+    torch, toy_network = pytest.importorskip("torch"), pytest.importorskip("toy_network")
+    sizes = appendix_a["SIZES"]
+    network = toy_network.NeuralNetwork(sizes[0], sizes[-1])
+    shapes = [tuple(p.shape) for p in network.parameters() if p.dim() == 2]
+    assert shapes == [(after, before) for before, after in pairwise(sizes)]
+    labels = torch.tensor(appendix_a["LABELS"])
+    rows = toy_network.ToyDataset(torch.tensor(appendix_a["ROWS"]), labels)
+    torch.manual_seed(123)
+    loader = torch.utils.data.DataLoader(rows, batch_size=2, shuffle=True)
+    for numbers, (features, of_rows) in zip(appendix_a["BATCHES"], loader, strict=True):
+        assert torch.equal(features, rows.features[numbers])
+        assert torch.equal(of_rows, labels[numbers])
+
+
+def test_the_training_step_in_the_picture_is_sgds(appendix_a):
+    """Section A.7; the numbers that the picture shows are compared as texts."""
+    torch = pytest.importorskip("torch")
+    w = torch.nn.Parameter(torch.tensor(appendix_a["WEIGHT"]))
+    optimizer = torch.optim.SGD([w], lr=appendix_a["RATE"])
+    wanted = []
+    for _ in range(2):
+        loss = (w * appendix_a["X"] - appendix_a["TARGET"]) ** 2
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        wanted += [
+            f"loss {loss.item():g}",
+            f"w.grad {w.grad.item():g}".replace("-", "−"),
+            f"w {w.item():g}",
+        ]
+    svg = (IMAGES / "appendix-A" / "08-training-step.svg").read_text("utf-8")
+    assert [text for text in wanted if f">{text}<" not in svg] == []
+    assert ">w 3.5<" not in svg  # control
+
+
+def test_shares_in_the_picture_are_those_of_the_sampler(appendix_a):
+    """Section A.9.3."""
+    distributed = pytest.importorskip("torch.utils.data.distributed")
+    for count, parts in appendix_a["SHARES"].items():
+        samplers = [
+            distributed.DistributedSampler(range(5), count, rank, shuffle=False)
+            for rank in range(count)
+        ]
+        assert parts == [list(sampler) for sampler in samplers]
+
+
 # Alt text: the numbers that it names are those of the picture
 
 DECIMAL = re.compile(r"-?\d+\.\d+(?:e-\d+)?")
