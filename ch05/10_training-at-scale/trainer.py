@@ -15,6 +15,7 @@ Shapes: B windows in a batch of one process, T tokens, V vocabulary. Losses are 
 import argparse
 import contextlib
 import csv
+import gc
 import itertools
 import math
 import os
@@ -572,6 +573,7 @@ def main(arguments=None):
         print("trainer.py: interrupted, and nothing more was saved.", file=sys.stderr)
         return 130
     if processes.count > 1:
+        gc.collect()  # a wrapped model that outlives its process group may wait for it for ever
         dist.destroy_process_group()
     return 0
 
