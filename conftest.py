@@ -90,8 +90,9 @@ def empty_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def book_cache(empty_cache, verdict):
-    """A cache folder that holds the book's story."""
+def book_cache(empty_cache, verdict, sms_collection):
+    """A cache folder that holds the book's texts."""
     empty_cache.mkdir()
     shutil.copy(verdict, empty_cache)
+    shutil.copy(sms_collection, empty_cache / "SMSSpamCollection.tsv")
     return empty_cache
