@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import companion
+import gpt_generate
 from companion import assets
 from gpt import GPTModel, generate_text_simple
 from gpt_download import (
@@ -117,6 +118,16 @@ def test_downloaded_weights_give_the_logits_of_transformers(name, serve, tmp_pat
     assert largest_difference(ours, theirs, settings) > 1e-3  # control: before
     load_weights_into_gpt(ours, params)
     assert largest_difference(ours, theirs, settings) < 1e-5
+
+
+def test_the_command_line_writes_with_downloaded_weights(serve, theirs, empty_cache, tmp_path):
+    shape = SHAPES["two heads"]
+    serve(tmp_path / FILE, shape)
+    model = gpt_generate.load_model("124M")
+    ids = some_ids(settings_of(shape))
+    with torch.no_grad():
+        torch.testing.assert_close(model.fill(ids), theirs(ids).logits[:, -1], atol=1e-5, rtol=0)
+    assert (empty_cache / "gpt2" / "124M" / FILE).exists()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import torch
 
 import companion
 from gpt import GPT_CONFIG_124M, GPTModel
+from gpt_download import SETTINGS, download_and_load_gpt2, load_weights_into_gpt
 from gpt_train import load_checkpoint, text_to_token_ids
 from gpt_with_kv_cache import GPTModelWithCache, KVCache
 from pocket_model import POCKET_CONFIG, load_pocket
@@ -177,12 +178,31 @@ def check_prompt(idx, max_new_tokens):
 
 
 def load_model(name):
-    """A model with a cache, ready to write: "pocket", "random", or that of a checkpoint's path.
+    """A model with a cache, ready to write.
+
+    Args:
+        name: "pocket", "random", one of GPT-2's sizes, "124M" to "1558M", which are downloaded, or
+            a checkpoint's path.
 
     Raises:
         FileNotFoundError, ValueError: as `load_checkpoint`.
-        AssetError: as `load_pocket`.
+        AssetError: as `load_pocket` and `download_and_load_gpt2`.
     """
+    if name in SETTINGS:
+        settings, params = download_and_load_gpt2(name, companion.assets.cache_dir() / "gpt2")
+        model = GPTModelWithCache(
+            {
+                "vocab_size": settings["n_vocab"],
+                "context_length": settings["n_ctx"],
+                "emb_dim": settings["n_embd"],
+                "n_heads": settings["n_head"],
+                "n_layers": settings["n_layer"],
+                "drop_rate": 0.0,
+                "qkv_bias": True,
+            }
+        )
+        load_weights_into_gpt(model, params)
+        return model.eval()
     if name == "random":
         torch.manual_seed(123)
         cfg, weights = GPT_CONFIG_124M, GPTModel(GPT_CONFIG_124M).state_dict()
@@ -215,7 +235,9 @@ def write(model, prompt, max_new_tokens, temperature=0.0, top_k=None, out=None):
 
 def parse(arguments):
     parser = argparse.ArgumentParser(description="Let a GPT go on from a text.")
-    parser.add_argument("--model", required=True, help="pocket, random, or a checkpoint's path")
+    parser.add_argument(
+        "--model", required=True, help="pocket, random, 124M to 1558M, or a checkpoint's path"
+    )
     parser.add_argument("--prompt", help="the text to go on from; standard input if not given")
     parser.add_argument("--temperature", type=float, default=0.0, help="0: the likeliest token")
     parser.add_argument("--top-k", type=int, help="draw among the k likeliest tokens only")
