@@ -8,7 +8,6 @@ seconds.
 from itertools import pairwise
 from math import exp, log
 
-import pocket_model_pictures
 import training_at_scale
 from drawing import (
     FOCUS,
@@ -839,6 +838,5 @@ DRAWINGS = {
     "16-gpt2-sizes": gpt2_sizes,
     "17-weight-mapping": weight_mapping,
     **training_at_scale.DRAWINGS,
-    **pocket_model_pictures.DRAWINGS,
 }
 ALT = {name: alt_text(draw) for name, draw in DRAWINGS.items()}
