@@ -65,7 +65,7 @@ def five_ways():
         526,
         [
             ("memory of the process", {"color": OWN, "strong": True}),
-            ("pages of the file: the system may take them back", {"color": PAGES}),
+            ("pages of the file: can be taken back", {"color": PAGES}),
         ],
     )
     d.label(MARGIN, 554, "Whatever is on the way or in the model at the same moment adds up.")
@@ -107,18 +107,18 @@ def grown_tables():
         for name, texts, x, color in zip(
             ("rows", "logits", "probabilities"),
             values,
-            (0, 146, 234),
+            (0, 140, 234),
             (IDS, WEIGHTS, LINE),
             strict=True,
         ):
-            d.label(left + x, 112, name, INK)
+            d.label(left + x + len(texts[0]) * cell[0] / 2, 112, name, INK, "middle")
             d.matrix(left + x, 128, texts, color, cell, new)
-        d.arrow((left + 116, 128 + 16 * len(rows)), (left + 146, 128 + 16 * len(rows)), gap=3)
+        d.arrow((left + 116, 128 + 16 * len(rows)), (left + 140, 128 + 16 * len(rows)), gap=3)
     d.label(MARGIN, 292, "h", INK)
     d.matrix(MARGIN + 28, 276, [numbers(H)], VECTORS, cell)
     d.label(MARGIN + 28, 328, "a logit is the product of a row with h")
     d.frame(366, 224, 482, 256)
-    d.label(366, 292, "the new row: the mean of the others", FOCUS, bold=True)
+    d.label(366, 292, "new row: mean of the others", FOCUS, bold=True)
     for y, text in [
         (370, "A product with a mean is the mean of the products: so is the new logit. The old"),
         (390, "probabilities shrink by what the new token takes, never more than its equal share."),
