@@ -95,7 +95,7 @@ def load_one_by_one(cfg, folder):
     own = model.state_dict()  # the same memory as the model's, under its names
     path = folder / OURS
     with safe_open(path, framework="pt") as file:
-        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in sorted(file.keys())}
     faults = list(shape_faults({name: tensor.shape for name, tensor in own.items()}, found))
     if faults:
         raise ValueError(f"{path} does not fit the model. {summary(faults)}")
