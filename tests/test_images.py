@@ -773,6 +773,31 @@ def test_shares_in_the_picture_are_those_of_the_sampler(appendix_a):
         assert parts == [list(sampler) for sampler in samplers]
 
 
+# Loading weights, and new rows
+
+
+def test_numbers_in_the_picture_of_new_rows_are_pytorchs():
+    torch = pytest.importorskip("torch")
+    picture = runpy.run_path(str(IMAGES / "src" / "weight_loading_pictures.py"))
+    rows, h = torch.tensor(picture["HEAD"]), torch.tensor(picture["H"])
+    after = torch.tensor(picture["grown"](picture["HEAD"]))
+    assert after[:3].equal(rows)
+    assert after[3].allclose(rows.mean(dim=0))
+    for table in (rows, after):
+        found = torch.tensor(picture["logits_of"](table.tolist()))
+        assert found.allclose(table @ h)
+        shares = torch.tensor(picture["probabilities_of"](table.tolist()))
+        assert shares.allclose((table @ h).softmax(dim=0))
+    assert not shares[:3].allclose((rows @ h).softmax(dim=0), atol=0.01)  # control
+
+
+def test_ways_in_the_picture_of_loading_are_those_that_are_measured():
+    ways = pytest.importorskip("loading_memory").WAYS
+    svg = ElementTree.parse(IMAGES / "ch05" / "25-five-ways-to-load.svg")
+    mono = [e.text for e in svg.iter(f"{SVG}text") if "mono" in e.get("font-family", "")]
+    assert mono == list(ways)
+
+
 # Alt text: the numbers that it names are those of the picture
 
 DECIMAL = re.compile(r"-?\d+\.\d+(?:e-\d+)?")

@@ -9,6 +9,7 @@ from itertools import pairwise
 from math import exp, log
 
 import training_at_scale
+import weight_loading_pictures
 from drawing import (
     FOCUS,
     GREY,
@@ -838,5 +839,6 @@ DRAWINGS = {
     "16-gpt2-sizes": gpt2_sizes,
     "17-weight-mapping": weight_mapping,
     **training_at_scale.DRAWINGS,
+    **weight_loading_pictures.DRAWINGS,
 }
 ALT = {name: alt_text(draw) for name, draw in DRAWINGS.items()}
