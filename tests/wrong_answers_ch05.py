@@ -3,12 +3,14 @@
 import copy
 import math
 
+import numpy as np
 import torch
+import torch.nn as nn
 import torch.nn.functional as F
 
 import ch05_bug_zoo as zoo
 from dataloader import create_dataloader_v1
-from gpt import GPTModel
+from gpt import GPTModel, TransformerBlock
 from gpt_generate import count_draws, generate, keep_top_k, softmax_with_temperature
 from gpt_train import (
     calc_loss_batch,
@@ -719,6 +721,137 @@ def joined(model, optimizer, batches):
     return train(model, [(inputs, targets)], optimizer)[0]
 
 
+# 5.12
+
+
+def converted(block, turn=np.transpose, split=lambda a: np.split(a, 3, axis=-1), **replaced):
+    """Right, unless `turn`, `split` or a part of the tree is replaced."""
+    attn, mlp = block["attn"], block["mlp"]
+    parts = {
+        "att.out_proj": attn["c_proj"],
+        "ff.layers.0": mlp["c_fc"],
+        "ff.layers.2": mlp["c_proj"],
+        "norm1": block["ln_1"],
+        "norm2": block["ln_2"],
+    }
+    matrices = split(attn["c_attn"]["w"])
+    biases = replaced.get("biases", np.split(attn["c_attn"]["b"], 3))
+    for name, w, b in zip(("W_query", "W_key", "W_value"), matrices, biases, strict=True):
+        parts[f"att.{name}"] = {"w": w, "b": b}
+    parts |= {name.replace("__", "."): part for name, part in replaced.items() if name != "biases"}
+    weights = {}
+    for name, part in parts.items():
+        if "norm" in name:
+            weights[f"{name}.scale"], weights[f"{name}.shift"] = part["g"], part["b"]
+        else:
+            weights[f"{name}.weight"], weights[f"{name}.bias"] = turn(part["w"]), part["b"]
+    return {name: torch.tensor(array) for name, array in weights.items()}
+
+
+@wrong("5.12", "names_are_ours")
+def names_left_as_they_were(block):
+    return {
+        f"{layer}.{kind}": torch.tensor(array)
+        for layer, part in {**block["attn"], **block["mlp"]}.items()
+        for kind, array in part.items()
+    }
+
+
+@wrong("5.12", "names_are_ours")
+def names_of_the_whole_model(block):
+    return {f"trf_blocks.0.{name}": tensor for name, tensor in converted(block).items()}
+
+
+@wrong("5.12", "names_are_ours")
+def with_a_mask(block):
+    return {**converted(block), "att.mask": torch.ones(8, 8).triu(diagonal=1)}
+
+
+@wrong("5.12", "names_are_ours")
+def norms_left_out(block):
+    return {name: tensor for name, tensor in converted(block).items() if "norm" not in name}
+
+
+@wrong("5.12", "shapes_are_ours")
+def nothing_transposed(block):
+    return converted(block, turn=np.array)
+
+
+@wrong("5.12", "shapes_are_ours")
+def arrays_instead_of_tensors(block):
+    return {name: tensor.numpy() for name, tensor in converted(block).items()}
+
+
+@wrong("5.12", "shapes_are_ours")
+def cut_from_above(block):
+    return converted(block, split=lambda a: np.split(a.T, [1, 2]))
+
+
+@wrong("5.12", "query_key_value_are_in_order")
+def key_query_value(block):
+    return converted(block, split=lambda a: [np.split(a, 3, axis=-1)[i] for i in (1, 0, 2)])
+
+
+@wrong("5.12", "query_key_value_are_in_order")
+def every_third_column(block):
+    return converted(block, split=lambda a: [a[:, i::3] for i in range(3)])
+
+
+@wrong("5.12", "query_key_value_are_in_order")
+def cut_by_reshape(block):
+    return converted(block, split=lambda a: a.reshape(3, len(a), len(a)))
+
+
+@wrong("5.12", "square_matrices_are_transposed")
+def transposed_where_shapes_ask_for_it(block):
+    return converted(block, turn=lambda w: w if w.shape[0] == w.shape[1] else w.T)
+
+
+@wrong("5.12", "square_matrices_are_transposed")
+def output_projection_forgotten(block):
+    c_proj = block["attn"]["c_proj"]
+    return converted(block, att__out_proj={"w": c_proj["w"].T, "b": c_proj["b"]})
+
+
+@wrong("5.12", "square_matrices_are_transposed")
+def parts_of_c_attn_not_transposed(block):
+    return converted(block, split=lambda a: np.split(a.T, 3))
+
+
+@wrong("5.12", "biases_are_those_of_their_layers")
+def biases_from_right_to_left(block):
+    return converted(block, biases=np.split(block["attn"]["c_attn"]["b"], 3)[::-1])
+
+
+@wrong("5.12", "biases_are_those_of_their_layers")
+def biases_of_zero(block):
+    zeros = np.zeros_like(block["attn"]["c_proj"]["b"])
+    return converted(block, biases=[zeros, zeros, zeros])
+
+
+@wrong("5.12", "biases_are_those_of_their_layers")
+def bias_of_the_other_c_proj(block):
+    w, b = block["mlp"]["c_proj"]["w"], block["attn"]["c_proj"]["b"]
+    return converted(block, ff__layers__2={"w": w, "b": b})
+
+
+@wrong("5.12", "output_is_that_of_the_original")
+def norms_exchanged(block):
+    return converted(block, norm1=block["ln_2"], norm2=block["ln_1"])
+
+
+@wrong("5.12", "output_is_that_of_the_original")
+def scale_and_shift_exchanged(block):
+    first, second = ({"g": block[ln]["b"], "b": block[ln]["g"]} for ln in ("ln_1", "ln_2"))
+    return converted(block, norm1=first, norm2=second)
+
+
+@wrong("5.12", "output_is_that_of_the_original")
+def reshaped_instead(block):
+    w, b = block["mlp"]["c_fc"]["w"], block["mlp"]["c_fc"]["b"]
+    return converted(block, ff__layers__0={"w": w.reshape(w.shape[::-1]).T, "b": b})
+
+
 # 5.bug1
 
 wrong("5.bug1", "targets_come_next")(zoo.windows_1)
@@ -1184,3 +1317,45 @@ def counted_on(model, idx, max_new_tokens, context_size):
         model(idx[:, -context_size:])
         idx = torch.cat([idx, (idx[:, -1:] + 1) % 10], dim=1)
     return idx
+
+
+# 5.bug11
+
+wrong("5.bug11", "output_is_that_of_the_original")(zoo.load_block_11)
+
+
+def turned(block, *names):
+    """The block, with these of its square matrices transposed."""
+    for name in names:
+        layer = getattr(block.att, name)
+        layer.weight = nn.Parameter(layer.weight.detach().T.contiguous())
+    return block
+
+
+@wrong("5.bug11", "output_is_that_of_the_original")
+def projections_turned_instead(tree, cfg):
+    return turned(zoo.load_block_11(tree, cfg), "W_query", "W_key", "W_value")
+
+
+@wrong("5.bug11", "output_is_that_of_the_original")
+def all_four_turned(tree, cfg):
+    return turned(zoo.load_block_11(tree, cfg), "out_proj", "W_query", "W_key", "W_value")
+
+
+@wrong("5.bug11", "output_is_that_of_the_original")
+def queries_and_keys_exchanged(tree, cfg):
+    block = turned(zoo.load_block_11(tree, cfg), "out_proj")
+    block.att.W_query, block.att.W_key = block.att.W_key, block.att.W_query
+    return block
+
+
+@wrong("5.bug11", "no_number_is_lost")
+def bias_lost(tree, cfg):
+    block = turned(zoo.load_block_11(tree, cfg), "out_proj")
+    nn.init.zeros_(block.att.out_proj.bias)
+    return block
+
+
+@wrong("5.bug11", "no_number_is_lost")
+def not_loaded_at_all(tree, cfg):
+    return TransformerBlock(cfg)

@@ -1,4 +1,4 @@
-"""Ten pieces of chapter 5, each with one bug: the specimens of bug-zoo.ipynb. Do not import them.
+"""Eleven pieces of chapter 5, each with one bug: specimens of bug-zoo.ipynb. Do not import them.
 
 The docstrings say what the code is meant to do. The notebook shows what each does instead.
 
@@ -7,9 +7,12 @@ Shapes: B batch, T tokens, V vocabulary, N windows.
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from gpt import TransformerBlock
+from gpt_download import assign
 from gpt_generate import generate
 from gpt_train import calc_loss_batch
 
@@ -129,3 +132,27 @@ def write_10(model, idx, max_new_tokens, context_size):
     """
     # At temperature 0 nothing is drawn.
     return generate(model, idx, max_new_tokens, context_size, temperature=0.0)
+
+
+def load_block_11(tree, cfg):
+    """A `TransformerBlock` with the weights of a block of GPT-2, and with its output.
+
+    `tree` is one of the blocks that `params_from_safetensors` gives; `cfg` has `qkv_bias` True.
+    """
+    block = TransformerBlock(cfg)
+    qkv = (block.att.W_query, block.att.W_key, block.att.W_value)
+    matrices = np.split(tree["attn"]["c_attn"]["w"], 3, axis=-1)
+    biases = np.split(tree["attn"]["c_attn"]["b"], 3, axis=-1)
+    for layer, w, b in zip(qkv, matrices, biases, strict=True):
+        layer.weight, layer.bias = assign(layer.weight, w.T), assign(layer.bias, b)
+    for layer, theirs in (
+        (block.att.out_proj, tree["attn"]["c_proj"]),
+        (block.ff.layers[0], tree["mlp"]["c_fc"]),
+        (block.ff.layers[2], tree["mlp"]["c_proj"]),
+    ):
+        # Where the shapes differ, GPT-2's matrix lies the other way round.
+        w = theirs["w"] if theirs["w"].shape == layer.weight.shape else theirs["w"].T
+        layer.weight, layer.bias = assign(layer.weight, w), assign(layer.bias, theirs["b"])
+    for norm, theirs in ((block.norm1, tree["ln_1"]), (block.norm2, tree["ln_2"])):
+        norm.scale, norm.shift = assign(norm.scale, theirs["g"]), assign(norm.shift, theirs["b"])
+    return block

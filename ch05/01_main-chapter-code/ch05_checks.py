@@ -1,9 +1,9 @@
 """What the answers to chapter 5's exercises must do: read by `companion.exercises`.
 
-5.1 to 5.6 are the book's exercises, the others this repository's; 5.bug1 to 5.bug10 are the
+5.1 to 5.6 are the book's exercises, the others this repository's; 5.bug1 to 5.bug11 are the
 specimens of bug-zoo.ipynb. Whoever wants to solve them had better not read on: the hints are here.
 
-Shapes: B batch, T tokens, V vocabulary. Losses are in nats per token.
+Shapes: B batch, T tokens, V vocabulary, C width of a token's vector. Losses are in nats per token.
 """
 
 import copy
@@ -12,6 +12,7 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -20,7 +21,7 @@ from ch02_checks import WORDS
 from ch03_checks import same
 from ch04_checks import TOY, ASpecimen, BugMode, BugSoftmax, WatchedDropout, toy_gpt
 from companion.exercises import Exercise, Function, must
-from gpt import GPTModel, generate_text_simple
+from gpt import GPTModel, TransformerBlock, generate_text_simple
 from gpt_generate import count_draws, generate, keep_top_k, softmax_with_temperature
 from gpt_train import (
     calc_loss_batch,
@@ -33,6 +34,7 @@ from gpt_train import (
 # Section 5.3's scores for closer, every, effort, forward, inches, moves, pizza, toward, you.
 LOGITS = torch.tensor([4.51, 0.89, -1.90, 6.75, 1.63, -1.62, -1.89, 6.28, 1.79])
 
+QUERY_KEY_VALUE = ("att.W_query", "att.W_key", "att.W_value")  # in GPT-2's order
 
 ONE_BLOCK = {**TOY, "n_layers": 1}
 
@@ -674,6 +676,114 @@ class OneUpdate(Exercise):
         return seen == texts_per_batch
 
 
+def block_and_tree(width):
+    """A block of random numbers in evaluation mode, its configuration, and GPT-2's tree for it."""
+    cfg = {**ONE_BLOCK, "emb_dim": width, "qkv_bias": True}
+    block = TransformerBlock(cfg).eval()
+    for parameter in block.parameters():  # the norms too, which would all be 0 and 1
+        nn.init.normal_(parameter)
+    return block, cfg, gpt2_tree(block)
+
+
+def gpt2_tree(block):
+    """A block of ours as `params_from_safetensors` gives those of GPT-2: read-only arrays."""
+    own = {name: parameter.detach().numpy() for name, parameter in block.named_parameters()}
+
+    def joined(arrays):
+        array = np.concatenate(arrays, axis=-1)
+        array.flags.writeable = False
+        return array
+
+    def linear(*layers):
+        """One matrix for layers side by side, (inputs, outputs), and one bias."""
+        w = joined([own[f"{layer}.weight"].T for layer in layers])
+        return {"w": w, "b": joined([own[f"{layer}.bias"] for layer in layers])}
+
+    def norm(name):
+        return {"g": joined([own[f"{name}.scale"]]), "b": joined([own[f"{name}.shift"]])}
+
+    return {
+        "attn": {"c_attn": linear(*QUERY_KEY_VALUE), "c_proj": linear("att.out_proj")},
+        "mlp": {"c_fc": linear("ff.layers.0"), "c_proj": linear("ff.layers.2")},
+        "ln_1": norm("norm1"),
+        "ln_2": norm("norm2"),
+    }
+
+
+class TheirMatrices(Exercise):
+    number = "5.12"
+    title = "GPT-2's matrices"
+    answer = Function("block", returns=dict)
+    hints = (
+        "`dict(TransformerBlock(cfg).named_parameters())` has the sixteen names, with the shapes "
+        "that are needed. The picture has a line from each of GPT-2's to ours.",
+        "`np.split(array, 3, axis=-1)` cuts c_attn in three: query, key, value. GPT-2 multiplies "
+        "a vector by w from the right, (inputs, outputs); `nn.Linear` keeps (outputs, inputs). Of "
+        "a square matrix no shape tells which of the two it is.",
+        "`torch.tensor(w.T)` for every matrix, the three parts of c_attn and c_proj among them; "
+        "`torch.tensor(b)` for every bias. Of a norm, g is `scale` and b is `shift`.",
+    )
+    WIDTHS = (4, 8)
+
+    @must(
+        "There must be an entry for each of our block's sixteen parameters, under its name "
+        "there, and no other entry.",
+        on=WIDTHS,
+    )
+    def names_are_ours(self, from_gpt2, width):
+        block, _, tree = block_and_tree(width)
+        return set(from_gpt2(tree)) == set(dict(block.named_parameters()))
+
+    @must("Each entry must be a tensor, with the shape that our parameter has.", on=WIDTHS)
+    def shapes_are_ours(self, from_gpt2, width):
+        block, _, tree = block_and_tree(width)
+        weights = from_gpt2(tree)
+        return all(
+            isinstance(weights[name], torch.Tensor) and weights[name].shape == parameter.shape
+            for name, parameter in block.named_parameters()
+        )
+
+    @must(
+        "c_attn's matrix must be cut in three from left to right: query, key, value. (Whether the "
+        "parts are transposed is not looked at yet.)",
+        on=WIDTHS,
+    )
+    def query_key_value_are_in_order(self, from_gpt2, width):
+        block, _, tree = block_and_tree(width)
+        weights, own = from_gpt2(tree), block.state_dict()
+        names = [f"{layer}.weight" for layer in QUERY_KEY_VALUE]
+        return all(same(weights[n], own[n]) or same(weights[n], own[n].T) for n in names)
+
+    @must(
+        "Square matrices must be transposed as well: what `x @ w` is with GPT-2's, our layer must "
+        "give for x.",
+        on=WIDTHS,
+    )
+    def square_matrices_are_transposed(self, from_gpt2, width):
+        block, _, tree = block_and_tree(width)
+        weights, own = from_gpt2(tree), block.state_dict()
+        names = [f"{layer}.weight" for layer in (*QUERY_KEY_VALUE, "att.out_proj")]
+        return all(same(weights[name], own[name]) for name in names)
+
+    @must("Each linear layer must have its own bias.", on=WIDTHS)
+    def biases_are_those_of_their_layers(self, from_gpt2, width):
+        block, _, tree = block_and_tree(width)
+        weights, own = from_gpt2(tree), block.state_dict()
+        return all(same(weights[name], own[name]) for name in own if name.endswith(".bias"))
+
+    @must(
+        "With these weights, our block must give the output of the block that the tree was made "
+        "of. (What is left to look at are the norms and the matrices that are not square.)",
+        on=WIDTHS,
+    )
+    def output_is_that_of_the_original(self, from_gpt2, width):
+        block, cfg, tree = block_and_tree(width)
+        loaded = TransformerBlock(cfg).eval()
+        loaded.load_state_dict(from_gpt2(tree), strict=False)  # the mask is no weight
+        x = torch.randn(2, 5, width)  # (B, T, C)
+        return same(loaded(x), block(x))
+
+
 # The bug zoo
 
 
@@ -1043,3 +1153,41 @@ class BugChance(BugMode):
         "And afterwards? Keep `model.training` before, and call `model.train(was_training)` once "
         "the text is written.",
     )
+
+
+class BugTurned(ASpecimen):
+    number = "5.bug11"
+    title = "weights that fit everywhere"
+    answer = Function("tree, cfg", returns=nn.Module)
+    hints = (
+        "Give the same x, (1, 5, 16), to the parts of both blocks, `norm1`, `att` and `ff`: where "
+        "do the outputs part? Then the same within that part.",
+        "It is `att`. Its queries, keys and values are right, and so is what comes after them, but "
+        "for one layer. What do shapes say of a matrix with as many rows as columns?",
+        "GPT-2 keeps *every* matrix as (inputs, outputs): each of the three must be transposed, "
+        "c_proj of the attention too.",
+    )
+    WIDTHS = (4, 8)
+
+    def _numbers(self, arrays):
+        """All numbers of the arrays, the smallest first."""
+        return np.sort(np.concatenate([array.ravel() for array in arrays]))
+
+    @must("Each number of the tree must be in the block, and no other.", on=WIDTHS)
+    def no_number_is_lost(self, load, width):
+        block, cfg, tree = block_and_tree(width)
+        loaded = load(tree, cfg)
+        found, expected = (
+            self._numbers(parameter.detach().numpy() for parameter in module.parameters())
+            for module in (loaded, block)
+        )
+        return np.array_equal(found, expected)
+
+    @must(
+        "The block must give the output of the block that the tree was made of, for any x.",
+        on=WIDTHS,
+    )
+    def output_is_that_of_the_original(self, load, width):
+        block, cfg, tree = block_and_tree(width)
+        x = torch.randn(2, 5, width)  # (B, T, C)
+        return same(load(tree, cfg).eval()(x), block(x))
