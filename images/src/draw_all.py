@@ -1,12 +1,14 @@
 """Redraw the pictures of every chapter, or compare them with what is committed.
 
-python images/src/draw_all.py            writes images/chNN/*.svg
+python images/src/draw_all.py            writes images/chNN/*.svg, and each JPEG that is out of date
 python images/src/draw_all.py --check    writes nothing; exits 1 if a picture is out of date
 """
 
 import argparse
 import importlib
 from pathlib import Path
+
+import front_page
 
 SOURCES = Path(__file__).resolve().parent
 IMAGES = SOURCES.parent
@@ -41,13 +43,14 @@ def main():
     parser.add_argument("--check", action="store_true", help="compare only; exit 1 on differences")
     pictures = drawn()
     if parser.parse_args().check:
-        lines = differences(pictures)
+        lines = differences(pictures) + front_page.outdated(IMAGES)
         print("\n".join(lines) or f"{len(pictures)} pictures agree with their sources")
         raise SystemExit(bool(lines))
     for path, svg in pictures.items():
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(svg.encode())
-    print(f"drew {len(pictures)} pictures")
+    redrawn = front_page.redraw(IMAGES)
+    print(", ".join([f"drew {len(pictures)} pictures", *redrawn]))
 
 
 if __name__ == "__main__":

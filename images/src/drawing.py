@@ -115,10 +115,10 @@ class Box(NamedTuple):
 class Drawing:
     """One picture; the methods add to it from back to front."""
 
-    def __init__(self, title, height):
+    def __init__(self, title, height, headline=HEADLINE):
         self.title, self.height, self.parts = title, height, []
         self.rect(Box(1, 1, WIDTH - 2, height - 2), PAPER, LINE, radius=14)
-        self.text(MARGIN, 38, title, HEADLINE, bold=True, anchor="start")
+        self.text(MARGIN, 1.9 * headline, title, headline, bold=True, anchor="start")
 
     def svg(self, desc):
         """The file's text; `desc` says what the picture shows."""
