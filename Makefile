@@ -27,8 +27,8 @@ CHECK_VERSION = $(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or \
 INSTALL = { test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); } && \
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
 
-.PHONY: FORCE help setup run lab test test-fast test-cuda notebooks images book-data lint format \
-	pins pocket-model doctor clean
+.PHONY: FORCE help setup run lab test test-fast test-cuda notebooks images listings book-data lint \
+	format pins pocket-model doctor clean
 
 help:
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -59,6 +59,9 @@ notebooks: $(STAMP)  ## re-execute the notebooks and store their outputs in plac
 
 images: $(STAMP)  ## redraw the pictures from images/src
 	@$(BIN)/python images/src/draw_all.py
+
+listings: $(STAMP)  ## write LISTINGS.md anew: where the code of each section is
+	@$(BIN)/python listings.py
 
 book-data: $(STAMP)  ## download the book's own texts, verified by sha256
 	@$(BIN)/python -m companion book-data
