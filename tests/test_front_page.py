@@ -74,3 +74,26 @@ def test_the_english_page_shows_the_pictures_with_their_descriptions(front_page)
         (ROOT / "README.md").read_text(encoding="utf-8"),
     )
     assert {name: alt for alt, name in shown} == front_page["ALT"]
+
+
+def outline(text):
+    """What the blocks of a page are, and how many rows and items they have; not their words."""
+    blocks = re.split(r"\n\n+", re.sub(r"```.*?```", "```", text, flags=re.S))
+    for block in blocks:
+        mark = re.match(r"#+|\||- |> |```|!\[", block)
+        kind = mark[0] if mark else "text"
+        is_counted = kind in ("|", "- ")
+        yield kind, len(re.findall(rf"^{re.escape(kind)}", block, flags=re.M)) if is_counted else 1
+
+
+def test_both_pages_have_the_same_outline():
+    english, chinese = (
+        (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")
+    )
+    assert list(outline(english)) == list(outline(chinese))
+    item = next(line for line in chinese.splitlines() if line.startswith("- "))
+    assert list(outline(english)) != list(outline(chinese.replace(item + "\n", "")))  # control
+    commands = [
+        re.findall(r"^(?:make|python|pip) [^#\n]*", t, flags=re.M) for t in (english, chinese)
+    ]
+    assert commands[0] == commands[1] and len(commands[0]) > 5

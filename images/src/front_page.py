@@ -43,10 +43,10 @@ LOSSES = [9.781, 5.961, 5.201, 4.069, 3.732, 2.104, 1.320, 0.717]
 
 
 def cover():
-    """Cover: "A companion to Build a Large Language Model (From Scratch)", with notebooks, scripts,
-    exercises and tests. Beside the title a model is being built: the tokens The, boat, left, the
-    go into a stack of blocks, the topmost block is just being put on, and the token port comes
-    out."""
+    """Cover: "A companion to Build a Large Language Model (From Scratch)", notebooks and scripts,
+    exercises and tests for a laptop, offline. Beside the title a model is being built: the tokens
+    The, boat, left, the go into a stack of blocks, the topmost block is just being put on, and the
+    token port comes out."""
     d = Drawing("A companion to", 500, headline=26)
     for i, line in enumerate(["Build a Large", "Language Model", "(From Scratch)"]):
         d.text(MARGIN, 108 + 54 * i, line, HUGE, bold=True, anchor="start")
@@ -69,12 +69,12 @@ def cover():
 
 
 def mental_model():
-    """The whole road, from top to bottom. Text, "The boat left the", chapter 2. Tokens, each an
-    id: 464, 8848, 1364, 262, chapter 2. Attention, each token looks back at those before it,
-    chapter 3. GPT, blocks in a stack that predict the next token, chapter 4. Pretraining, the loss
-    falls as the model learns which token comes next: port, chapter 5. From there the road forks,
-    to a classifier, chapter 6, which finds "You won a prize!" to be spam, and to an assistant,
-    chapter 7, which answers "Opposite of hot?" with "Cold."."""
+    """The whole road, from top to bottom. Text: "The boat left the", chapter 2. Tokens, each with
+    an id: 464, 8848, 1364, 262, chapter 2. Attention: each token looks back at those before it,
+    chapter 3. GPT: a stack of blocks guesses the next token, port, chapter 4. Pretraining: as its
+    guesses get better, the loss falls, chapter 5. Then the road forks: a classifier, chapter 6,
+    takes "You won a prize!" for spam, and an assistant, chapter 7, answers "Opposite of hot?" with
+    "Cold."."""
     d = Drawing("The road from text to an assistant", 1010, headline=28)
     rows = [104 + 124 * i for i in range(5)]
     names = ["Text", "Tokens", "Attention", "GPT", "Pretraining"]
