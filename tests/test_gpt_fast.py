@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import gpt_fast
 from gpt import GELU, GPTModel, LayerNorm
-from gpt_fast import FAST_PARTS, FastAttention, GPTFast, swap_parts
+from gpt_fast import FAST_PARTS, FastAttention, GPTFast, sampled_cross_entropy, swap_parts
 from multihead_attention import MultiHeadAttention
 
 VOCAB, CONTEXT = 97, 24
@@ -304,6 +304,43 @@ def test_what_does_not_fit_is_named(ids, targets, message):
     with pytest.raises(ValueError, match=message):
         fast.loss(ids, targets)
     assert fast.loss(random_ids(1, 5), random_ids(1, 5)).isfinite()  # control
+
+
+# --- a loss of few ids -------------------------------------------------------------------------
+
+
+def test_a_sampled_loss_of_all_ids_is_the_exact_one():
+    _, fast = two_models(is_tied=True)
+    ids, targets = random_ids(2, 9), random_ids(2, 9, seed=1)
+    fast.loss(ids, targets).backward()
+    exact = {name: p.grad.clone() for name, p in fast.named_parameters()}
+    fast.zero_grad()
+    fast.sampled_ids = VOCAB
+    loss = fast.loss(ids, targets)
+    loss.backward()
+    torch.testing.assert_close(loss, loss_of(fast, ids, targets), atol=1e-5, rtol=0)
+    for name, p in fast.named_parameters():
+        torch.testing.assert_close(p.grad, exact[name], atol=1e-6, rtol=0)
+    fast.sampled_ids = 5  # control
+    assert not torch.allclose(fast.loss(ids, targets), loss, atol=1e-5)
+    fast.eval()  # an evaluation leaves no id out
+    torch.testing.assert_close(fast.loss(ids, targets), loss, atol=1e-5, rtol=0)
+
+
+def test_a_sampled_loss_is_right_on_average():
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(40, 16), 0.3 * torch.randn(2000, 16)
+    targets = torch.randint(100, (40,))
+    exact = F.cross_entropy(hidden @ weight.t(), targets)
+    estimates = torch.stack(
+        [sampled_cross_entropy(hidden, weight, targets, 200) for _ in range(50)]
+    )
+    assert estimates.std() > 1e-3
+    assert (estimates.mean() - exact).abs() < 0.02
+    # Control: if the drawn ids did not stand for the rest, the loss would be far too small.
+    rows = torch.cat([targets.unique(), torch.arange(100, 300)])
+    places = torch.searchsorted(targets.unique(), targets)
+    assert F.cross_entropy(hidden @ weight[rows].t(), places) < exact - 1
 
 
 def test_a_wrong_configuration_is_named():

@@ -1,5 +1,6 @@
 """The trainer in one process: what it computes, what survives a kill, and every clear error."""
 
+import csv
 import errno
 import json
 import math
@@ -89,15 +90,36 @@ def test_a_fault_in_the_configuration_is_named(toy_run, setting, value, message)
     assert message in str(caught.value)
 
 
-def test_muon_is_refused_where_it_cannot_work(toy_run, monkeypatch):
+def test_muon_is_refused_where_it_cannot_work(toy_run):
     toy_run.set("optimizer.name", "muon")
     read_config(toy_run.arguments()[1])  # control
     toy_run.set("run.parallel", "fsdp")
-    monkeypatch.delattr(torch.optim, "Muon")
     with pytest.raises(ConfigError) as caught:
         read_config(toy_run.arguments()[1])
     assert "needs whole matrices, but parallel is 'fsdp': choose \"ddp\"" in str(caught.value)
-    assert "needs PyTorch 2.9 or newer, but this is 2." in str(caught.value)
+
+
+def test_a_sampled_loss_needs_the_fast_model(toy_run):
+    toy_run.set("model.sampled_ids", 8)
+    toy_run.set("model.name", "fast")
+    read_config(toy_run.arguments()[1])  # control
+    toy_run.set("model.name", "gpt")
+    with pytest.raises(ConfigError, match='sampled_ids is 8, which the model "fast" knows only'):
+        read_config(toy_run.arguments()[1])
+
+
+def test_a_run_with_a_sampled_loss_learns(new_toy_run):
+    val_losses = []
+    for sampled_ids in 0, 8:
+        run = new_toy_run()
+        run.set("model.name", "fast")
+        run.set("model.sampled_ids", sampled_ids)
+        assert run.train() == 0
+        with open(run.out / "log.csv", encoding="utf-8", newline="") as file:
+            val_losses.append([float(r["val_loss"]) for r in csv.DictReader(file) if r["val_loss"]])
+    exact, sampled = val_losses
+    assert sampled[-1] < sampled[0] and abs(sampled[-1] - exact[-1]) < 0.1
+    assert sampled != exact  # control
 
 
 def test_all_faults_are_told_at_once_and_before_anything_is_loaded(toy_run, capsys, monkeypatch):

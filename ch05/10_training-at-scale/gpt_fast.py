@@ -135,6 +135,33 @@ def add_product(total, a, b, is_begun):
         total.copy_(a @ b)
 
 
+def sampled_cross_entropy(hidden, weight, targets, count):
+    """An estimate of the mean cross-entropy of the logits hidden @ weight.T, from few of them.
+
+    The softmax divides by a sum over the whole vocabulary. Here the ids that are some token's
+    target give their own terms, and `count` of the others, drawn at random, stand for the rest.
+    The sum is right on average, which its logarithm is nearly, and the products are as many times
+    smaller as ids are left out.
+
+    Args:
+        hidden: (N, C). weight: (V, C). targets: (N,) ids.
+        count: S, how many of the ids that are no target; at least 1.
+
+    Returns:
+        Scalar. Source: Jean et al., "On Using Very Large Target Vocabulary for Neural Machine
+        Translation" (2015).
+    """
+    present, places = targets.unique(return_inverse=True)  # (P,), and of each target (N,)
+    is_absent = torch.ones(len(weight), dtype=torch.bool, device=weight.device)
+    is_absent[present] = False
+    absent = is_absent.nonzero().squeeze(1)  # (V - P,)
+    drawn = absent[torch.randperm(len(absent), device=weight.device)[:count]]  # (S,)
+    rows = F.embedding(torch.cat([present, drawn]), weight)  # (P + S, C)
+    logits = hidden @ rows.t()  # (N, P + S)
+    logits[:, len(present) :] += math.log(max(1, len(absent)) / max(1, len(drawn)))
+    return F.cross_entropy(logits, places)
+
+
 class GPTFast(GPTModel):
     """Chapter 4's `GPTModel` of faster parts, and with a `loss` that needs little memory.
 
@@ -146,10 +173,15 @@ class GPTFast(GPTModel):
 
     Raises:
         ValueError: as `GPTModel`; in `loss`, targets that do not fit the ids.
+
+    Attributes:
+        sampled_ids: the count of `sampled_cross_entropy`, for the loss in training mode; 0 for the
+            exact loss.
     """
 
     def __init__(self, cfg):
         super().__init__(cfg)
+        self.sampled_ids = 0
         swap_parts(self)
 
     def forward(self, in_idx):
@@ -175,6 +207,8 @@ class GPTFast(GPTModel):
         check_ids(targets, self.out_head.out_features, self.pos_emb.num_embeddings)
         hidden, weight = self.hidden(in_idx).flatten(0, 1), self.out_head.weight
         device = hidden.device.type
+        if self.training and self.sampled_ids:
+            return sampled_cross_entropy(hidden, weight, targets.flatten(), self.sampled_ids)
         if torch.is_autocast_enabled(device):  # what a linear layer does there by itself
             dtype = torch.get_autocast_dtype(device)
             hidden, weight = hidden.to(dtype), weight.to(dtype)

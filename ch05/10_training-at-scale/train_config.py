@@ -13,8 +13,6 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
-import torch
-
 from gpt import GPT_CONFIG_124M
 
 if sys.version_info >= (3, 11):
@@ -40,7 +38,7 @@ def setting(about, default=MISSING, least=None, above=None, below=None, is_free=
 
 @dataclass(frozen=True)
 class ModelSection:
-    """The keys of `GPT_CONFIG_124M`, and two more."""
+    """The keys of `GPT_CONFIG_124M`, and three more."""
 
     context_length: int = setting("tokens in a window", least=1)
     emb_dim: int = setting("width of a token's vector", least=1)
@@ -51,6 +49,7 @@ class ModelSection:
     vocab_size: int = setting("token ids that there are", 50257, least=1)
     tie_weights: bool = setting("the output head is the token embedding, as in GPT-2", False)
     name: Literal["gpt", "fast"] = setting("chapter 4's, or faster", "gpt", is_free=True)
+    sampled_ids: int = setting("other ids drawn for a training loss, 0: all", 0, least=0)
 
 
 @dataclass(frozen=True)
@@ -133,9 +132,9 @@ RULES = [
         'name is {!r}, which needs whole matrices, but parallel is {!r}: choose "ddp"',
     ),
     (
-        ("optimizer.name",),
-        lambda name: name != "muon" or hasattr(torch.optim, "Muon"),
-        f"name is {{!r}}, which needs PyTorch 2.9 or newer, but this is {torch.__version__}",
+        ("model.sampled_ids", "model.name"),
+        lambda count, name: not count or name == "fast",
+        'sampled_ids is {}, which the model "fast" knows only, and name is {!r}',
     ),
     (
         ("run.sample_every", "run.prompt"),

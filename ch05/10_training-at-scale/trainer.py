@@ -55,6 +55,7 @@ from checkpoints import (
 from companion.session import keep_freed_memory
 from gpt import GPT_CONFIG_124M, GPTModel, generate_text_simple
 from gpt_train import text_to_token_ids, token_ids_to_text
+from muon import Muon
 from token_shards import MANIFEST, VOCAB_SIZE, ShardError, TokenBatches, check_shards, sha256_of
 from train_config import ConfigError, fixed_settings, list_of_settings, read_config
 
@@ -96,6 +97,7 @@ def build_model(section, seed):
         from gpt_fast import GPTFast
 
         model = GPTFast(cfg)
+        model.sampled_ids = section.sampled_ids
     else:
         model = GPTModel(cfg)
     if section.tie_weights:
@@ -110,16 +112,13 @@ def build_optimizers(model, cfg):
 
     Both pull matrices towards zero, but not norms and biases. In the groups of parameters, "scale"
     says how much of the schedule's rate is theirs.
-
-    Source of Muon: Jordan et al. (2024), kellerjordan.github.io/posts/muon; of its length of an
-    update, which is AdamW's: Liu et al., "Muon is Scalable for LLM Training" (2025), section 2.2.
     """
     parameters, optimizers = list(model.parameters()), []
     if cfg.name == "muon":
         matrices = [p for p in model.trf_blocks.parameters() if p.dim() == 2]
         scale = (cfg.muon_learning_rate or cfg.learning_rate) / cfg.learning_rate
         group = {"params": matrices, "weight_decay": cfg.weight_decay, "scale": scale}
-        optimizers.append(torch.optim.Muon([group], adjust_lr_fn="match_rms_adamw"))
+        optimizers.append(Muon([group]))
         taken = set(matrices)
         parameters = [p for p in parameters if p not in taken]
     groups = [
