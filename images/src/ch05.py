@@ -8,6 +8,7 @@ seconds.
 from itertools import pairwise
 from math import exp, log
 
+import pocket_model_pictures
 import training_at_scale
 import weight_loading_pictures
 from drawing import (
@@ -839,6 +840,7 @@ DRAWINGS = {
     "16-gpt2-sizes": gpt2_sizes,
     "17-weight-mapping": weight_mapping,
     **training_at_scale.DRAWINGS,
+    **pocket_model_pictures.DRAWINGS,
     **weight_loading_pictures.DRAWINGS,
 }
 ALT = {name: alt_text(draw) for name, draw in DRAWINGS.items()}
