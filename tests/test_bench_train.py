@@ -1,4 +1,6 @@
-"""bench_train.py and speed_ladder.py: what is timed is the same training, each rung as it says."""
+"""The benchmarks of training, and speed_ladder.py: what is timed is the same training, each rung
+as it says.
+"""
 
 from itertools import pairwise
 from types import SimpleNamespace
@@ -180,3 +182,44 @@ def test_parameters_that_are_no_factors_are_the_embeddings(bench):
     model, _ = speed_ladder.model_and_optimizer(CFG)
     total = sum(parameter.numel() for parameter in model.parameters())
     assert bench.numbers_of_parameters(CFG) == (total, total - (97 + 12) * 24)
+
+
+@pytest.fixture
+def gpu_bench():
+    pytest.importorskip("transformers")  # as for `bench`, whose counts it uses
+    from bench import bench_train_gpu
+
+    return bench_train_gpu
+
+
+def test_the_benchmark_for_a_gpu_runs_on_a_processor_at_toy_size(gpu_bench, monkeypatch, capsys):
+    monkeypatch.setenv("DEVICE", "cpu")
+    kinds = {"bf16": False}  # to compile takes long
+    gpu_bench.main(rounds=1, batch_size=2, cfg=CFG, sides=(8, 16), kinds=kinds)
+    printed = capsys.readouterr().out
+    assert "Batch: 2 x 12 tokens" in printed and "\n| bf16 | " in printed
+
+
+def test_a_step_of_the_benchmark_for_a_gpu_learns_with_16_bits(gpu_bench, monkeypatch):
+    monkeypatch.setenv("DEVICE", "cpu")
+    losses, kinds, forward = [], set(), gpu_bench.LossModel.forward
+
+    def watched(self, ids, targets):
+        loss = forward(self, ids, targets)
+        losses.append(loss.item())
+        kinds.add(self.model.trf_blocks[0].att(torch.ones(1, 2, CFG["emb_dim"])).dtype)
+        return loss
+
+    monkeypatch.setattr(gpu_bench.LossModel, "forward", watched)
+    step = gpu_bench.step_timer(CFG, batch_size=2, is_compiled=False)
+    assert all(step() > 0 for _ in range(30))
+    assert losses[-1] < losses[0] - 0.1
+    assert kinds == {torch.bfloat16}
+
+
+def test_the_share_of_the_gpus_ceiling_follows_from_the_seconds(gpu_bench):
+    text = gpu_bench.table({"bf16": 1.0, "bf16, compiled": 0.5}, num_tokens=1000, least=0.25)
+    assert "| bf16 | 1,000 | 25% |\n| bf16, compiled | 2,000 | 50% |" in text
+    assert text.endswith("At least 45% of the ceiling: met")
+    text = gpu_bench.table({"bf16": 1.0}, num_tokens=1000, least=0.44)  # control
+    assert text.endswith("At least 45% of the ceiling: NOT met")

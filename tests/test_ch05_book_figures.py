@@ -10,10 +10,15 @@ import re
 import nbformat
 import pytest
 
+import companion
 from companion.notebooks import ROOT
 from conftest import printed_by_section
+from gpt import GPT_CONFIG_124M, GPTModel
+from gpt_download import FILE, SETTINGS, download_and_load_gpt2, load_weights_into_gpt
+from gpt_train import create_train_val_loaders, evaluate_model
 
 NOTEBOOK = ROOT / "ch05" / "01_main-chapter-code" / "ch05.ipynb"
+SOLUTIONS = NOTEBOOK.with_name("exercise-solutions.ipynb")
 
 FIGURES = {
     "5.1.1": ["Every effort moves you rentingetic wasnم refres RexMeCHicular stren"],
@@ -32,13 +37,20 @@ FIGURES = {
     ],
     "5.3.2": ["tensor([6.7500, 6.2800, 4.5100])", "tensor([3, 7, 0])"],
     "5.5": ["163,037,184 parameters"],
+    "Exercise 5.1": [
+        "temperature   1:  0 draws",
+        "temperature 0.1:  0 draws",
+        "temperature   5: 32 draws, probability 0.0430",
+    ],
 }
 
 
 @pytest.fixture(scope="module")
 def section():
     """section("5.2"): all that the section's cells print, as it is stored."""
-    return printed_by_section(nbformat.read(NOTEBOOK, as_version=4)).__getitem__
+    notebooks = (nbformat.read(path, as_version=4) for path in (NOTEBOOK, SOLUTIONS))
+    main, solutions = map(printed_by_section, notebooks)
+    return {**main, **solutions}.__getitem__
 
 
 @pytest.mark.parametrize(
@@ -117,6 +129,9 @@ def test_the_books_training_gives_the_books_losses(book_run):
     for step, (train_loss, val_loss) in expected.items():
         assert losses[step] == pytest.approx((train_loss, val_loss), abs=0.002), step
     assert list(losses) == list(range(0, 90, 5))
+    assert losses[85][0] < 0.7 and losses[85][1] > 6
+    assert 40 < min(losses, key=lambda step: losses[step][1]) < 70  # near 55: overfitting since
+    assert "learning rate: 0.0004" in book_run["5.4"]  # the saved one replaces another
     assert "Every effort moves you,,,,," in book_run["5.2"]
     memorized = 'know," was one of the axioms he laid down across the Sevres and silver of an'
     assert memorized in book_run["5.3"].replace("\n", " ")
@@ -138,3 +153,28 @@ def test_a_log_is_read():
     stored = losses_of(printed_by_section(nbformat.read(NOTEBOOK, as_version=4))["5.2"])
     assert list(stored)[:3] == [0, 5, 10]
     assert stored[0] != pytest.approx((9.781, 9.933), abs=0.002)
+
+
+# GPT-2's own weights, where `gpt_generate.py --model 124M` has downloaded them
+
+
+@pytest.mark.book
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "size, expected", [("124M", (3.7547, 3.5596)), ("1558M", (3.3046, 3.1195))]
+)
+def test_gpt2s_weights_have_the_losses_of_exercise_5_5(size, expected, verdict):
+    folder = companion.assets.cache_dir() / "gpt2"
+    if not (folder / size / FILE).exists():
+        pytest.skip(f"GPT-2's weights are not on this machine: gpt_generate.py --model {size}")
+    settings, params = download_and_load_gpt2(size, folder)
+    assert settings == SETTINGS[size]
+    if size == "124M":
+        assert params["wte"][0, :3] == pytest.approx([-0.11010301, -0.03926672, 0.03310751])
+    sizes = {"emb_dim": "n_embd", "n_heads": "n_head", "n_layers": "n_layer"}
+    sizes = {ours: settings[theirs] for ours, theirs in sizes.items()}
+    model = GPTModel({**GPT_CONFIG_124M, **sizes, "context_length": 1024, "qkv_bias": True})
+    load_weights_into_gpt(model, params)
+    loaders = create_train_val_loaders(verdict.read_text(encoding="utf-8"), 0.9, 2, 256)
+    losses = evaluate_model(model, *loaders, "cpu", eval_iter=None)
+    assert losses == pytest.approx(expected, abs=0.001)

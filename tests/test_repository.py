@@ -417,3 +417,34 @@ def test_requirements_pin_every_dependency_within_its_range():
             versions = [str(p.specifier)[2:] for p in pins if p.name == wanted.name]
             assert versions, wanted
             assert all(wanted.specifier.contains(version) for version in versions)
+
+
+# No file may run code by being opened
+
+# It shows what a pickle can do, with one of its own.
+OPENS_A_PICKLE = "ch05/02_alternative_weight_loading/weight-loading.ipynb"
+
+
+def careless_loads(source):
+    """The calls of torch.load that do not say weights_only=True."""
+    return [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
+        if "weights_only=True" not in map(ast.unparse, node.keywords)
+    ]
+
+
+def test_only_the_demonstration_opens_a_pickle():
+    scripts = [*SCRIPTS, *ROOT.glob("companion/*.py"), *ROOT.glob("bench/*.py")]
+    for path in scripts:
+        assert careless_loads(path.read_text(encoding="utf-8")) == [], path
+    for name, path in NOTEBOOKS.items():
+        found = [load for c in notebook_cells(path, "code") for load in careless_loads(c["source"])]
+        assert len(found) == (name == OPENS_A_PICKLE), name
+
+
+def test_a_careless_load_is_found():
+    assert careless_loads("model = torch.load(path)") == ["torch.load(path)"]
+    assert len(careless_loads("if x:\n    torch.load(path, weights_only=False)")) == 1
+    assert careless_loads("torch.load(path, weights_only=True, mmap=True)") == []

@@ -1359,3 +1359,47 @@ def bias_lost(tree, cfg):
 @wrong("5.bug11", "no_number_is_lost")
 def not_loaded_at_all(tree, cfg):
     return TransformerBlock(cfg)
+
+
+# 5.bug12
+
+wrong("5.bug12", "rates_are_those_of_the_schedule")(zoo.train_with_schedule_12)
+
+
+def scheduled(steps_after):
+    """Right, where `steps_after` tells how often the schedule goes on after batch i of n."""
+
+    def train_with_schedule(model, batches, optimizer, scheduler):
+        losses = []
+        for i, batch in enumerate(batches):
+            losses += train(model, [batch], optimizer)
+            for _ in range(steps_after(i, len(batches))):
+                scheduler.step()
+        return losses
+
+    return train_with_schedule
+
+
+wrong("5.bug12", "rates_are_those_of_the_schedule")(scheduled(lambda i, n: 0))
+wrong("5.bug12", "rates_are_those_of_the_schedule")(scheduled(lambda i, n: n * (i == n - 1)))
+wrong("5.bug12", "schedule_stands_at_the_next_rate")(scheduled(lambda i, n: int(i < n - 1)))
+
+
+@wrong("5.bug12", "each_batch_has_its_update")
+def scheduled_by_updates_twice(model, batches, optimizer, scheduler):
+    losses = []
+    for batch in batches:
+        train(model, [batch], optimizer)
+        losses += train(model, [batch], optimizer)
+        scheduler.step()
+    return losses
+
+
+@wrong("5.bug12", "losses_are_those_before_each_update")
+def losses_after_the_updates(model, batches, optimizer, scheduler):
+    losses = []
+    for inputs, targets in batches:
+        train(model, [(inputs, targets)], optimizer)
+        scheduler.step()
+        losses.append(calc_loss_batch(inputs, targets, model, "cpu").item())
+    return losses

@@ -1,4 +1,4 @@
-"""Eleven pieces of chapter 5, each with one bug: specimens of bug-zoo.ipynb. Do not import them.
+"""Twelve pieces of chapter 5, each with one bug: specimens of bug-zoo.ipynb. Do not import them.
 
 The docstrings say what the code is meant to do. The notebook shows what each does instead.
 
@@ -156,3 +156,25 @@ def load_block_11(tree, cfg):
     for norm, theirs in ((block.norm1, tree["ln_1"]), (block.norm2, tree["ln_2"])):
         norm.scale, norm.shift = assign(norm.scale, theirs["g"]), assign(norm.shift, theirs["b"])
     return block
+
+
+def train_with_schedule_12(model, batches, optimizer, scheduler):
+    """Update the model once per batch, each time with the schedule's next learning rate.
+
+    `scheduler` is one of `torch.optim.lr_scheduler`; the first update has the rate that is set
+    already. Returns the batches' losses.
+    """
+
+    def update(inputs, targets):
+        optimizer.zero_grad()
+        loss = calc_loss_batch(inputs, targets, model, "cpu")
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        return loss.item()
+
+    losses = []
+    for inputs, targets in batches:
+        losses.append(update(inputs, targets))
+        scheduler.step()  # the rate of the next update
+    return losses

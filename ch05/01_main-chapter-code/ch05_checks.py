@@ -1,6 +1,6 @@
 """What the answers to chapter 5's exercises must do: read by `companion.exercises`.
 
-5.1 to 5.6 are the book's exercises, the others this repository's; 5.bug1 to 5.bug11 are the
+5.1 to 5.6 are the book's exercises, the others this repository's; 5.bug1 to 5.bug12 are the
 specimens of bug-zoo.ipynb. Whoever wants to solve them had better not read on: the hints are here.
 
 Shapes: B batch, T tokens, V vocabulary, C width of a token's vector. Losses are in nats per token.
@@ -1191,3 +1191,61 @@ class BugTurned(ASpecimen):
         block, cfg, tree = block_and_tree(width)
         x = torch.randn(2, 5, width)  # (B, T, C)
         return same(load(tree, cfg).eval()(x), block(x))
+
+
+class BugSchedule(ASpecimen):
+    number = "5.bug12"
+    title = "a training that stops half-way"
+    answer = Function("model, batches, optimizer, scheduler", returns=list[float])
+    hints = (
+        "Let `update` print `optimizer.param_groups[0]['lr']`. Which rates of the schedule are "
+        "missing?",
+        "Every second one: between two updates the schedule goes on by two rates. How often is "
+        "`scheduler.step` called for a batch?",
+        "Once in `update`, once in the loop. Either place would be right alone; take one away.",
+    )
+    CASES = ([2, 2], [2, 1, 2, 2])
+
+    def _train(self, train, texts_per_batch, model):
+        """What an answer returns, the rates of its updates, and where the schedule is then."""
+        rates = []
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        optimizer.register_step_pre_hook(lambda *_: rates.append(optimizer.param_groups[0]["lr"]))
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
+        losses = train(model, toy_batches(*texts_per_batch), optimizer, scheduler)
+        return losses, rates, scheduler.last_epoch
+
+    @must("There must be an update for each batch.", on=CASES)
+    def each_batch_has_its_update(self, train, texts_per_batch):
+        _, rates, _ = self._train(train, texts_per_batch, one_block_gpt())
+        return len(rates) == len(texts_per_batch)
+
+    @must(
+        "The updates must have the schedule's rates in their order, and leave none out. (In this "
+        "check each rate is half the one before.)",
+        on=CASES,
+    )
+    def rates_are_those_of_the_schedule(self, train, texts_per_batch):
+        _, rates, _ = self._train(train, texts_per_batch, one_block_gpt())
+        return close(rates, [0.5**i for i in range(1, len(texts_per_batch) + 1)])
+
+    @must(
+        "Afterwards the rate of the next update must be set, so that the training can go on.",
+        on=CASES,
+    )
+    def schedule_stands_at_the_next_rate(self, train, texts_per_batch):
+        _, _, num_steps = self._train(train, texts_per_batch, one_block_gpt())
+        return num_steps == len(texts_per_batch)
+
+    @must("The losses must be those of the batches, each before its update.", on=CASES)
+    def losses_are_those_before_each_update(self, train, texts_per_batch):
+        def right(model, batches, optimizer, scheduler):
+            losses = []
+            for batch in batches:
+                losses += train_once(model, [batch], optimizer)
+                scheduler.step()
+            return losses
+
+        model = one_block_gpt()
+        expected, *_ = self._train(right, texts_per_batch, copy.deepcopy(model))
+        return close(self._train(train, texts_per_batch, model)[0], expected, atol=1e-4)
