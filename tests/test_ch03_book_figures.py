@@ -57,7 +57,12 @@ FIGURES = {
         "[0.3800, 0.3097, 0.3103, 0.0000,",
         "[[0.2899,   -inf,",
     ],
-    "3.5.3": ["torch.Size([2, 6, 2])", "[[[-0.4519,  0.2216],", "[-0.5299, -0.1081]]"],
+    "3.5.3": [
+        "torch.Size([2, 6, 3])",
+        "torch.Size([2, 6, 2])",
+        "[[[-0.4519,  0.2216],",
+        "[-0.5299, -0.1081]]",
+    ],
     "3.6.1": ["torch.Size([2, 6, 4])", "[[[-0.4519,  0.2216,  0.4772,  0.1063],"],
     "3.6.2": [
         "torch.Size([2, 6, 2])",
@@ -94,7 +99,37 @@ def test_the_first_row_of_ones_is_dropped_out_as_in_the_book(section):
     assert "tensor([[2., 2., 0., 2., 2., 0.]," in section("3.5.2")
 
 
+def rows_of(text):
+    """The rows of numbers in a printed tensor, or in several, in order."""
+    rows = re.findall(r"\[( *-?\d\.\d{4}(?:, +-?\d\.\d{4})*)\]", text)
+    return [[float(number) for number in row.split(",")] for row in rows]
+
+
+def test_the_scores_are_symmetric(section):
+    start = section("3.3.2").index("tensor([[0.9995")
+    scores = rows_of(section("3.3.2")[start:])[:6]
+    assert scores == [list(column) for column in zip(*scores, strict=True)]
+    weights = rows_of(section("3.3.2")[section("3.3.2").index("tensor([[0.2098") :])[:6]
+    assert weights != [list(column) for column in zip(*weights, strict=True)]  # control
+
+
+@pytest.mark.parametrize("number", ["3.5.3", "3.6.1"])
+def test_both_texts_of_the_batch_come_out_the_same(section, number):
+    printed = section(number)
+    rows = rows_of(printed[printed.index("tensor([[[-0.4519") :])[:12]
+    assert rows[:6] == rows[6:]
+    assert rows[0] != rows[1]  # control
+
+
+def test_the_left_half_of_two_heads_is_the_single_head(section):
+    def first_text(number):
+        return rows_of(section(number)[section(number).index("tensor([[[-0.4519") :])[:6]
+
+    assert [row[:2] for row in first_text("3.6.1")] == first_text("3.5.3")
+    assert [row[2:] for row in first_text("3.6.1")] != first_text("3.5.3")  # control
+
+
 def test_the_outputs_of_exercise_1_are_equal(section):
-    rows = re.findall(r"\[ *-?\d\.\d{4}, +-?\d\.\d{4}\]", section("Exercise 3.1"))
+    rows = rows_of(section("Exercise 3.1"))
     assert len(rows) == 12
     assert rows[:6] == rows[6:]

@@ -57,6 +57,9 @@ FIGURES = {
         "Output length: 10",
         "Hello, I am Featureiman Byeswickattribute argue",
     ],
+    "Exercise 4.1": ["feed-forward network: 4,722,432", "attention:            2,360,064"],
+    "Exercise 4.2": ["406,212,608", "354,749,440", "1549.58 MB", "1,637,792,000"],
+    "Exercise 4.3": ["drop_emb: 0.1", "att.dropout: 0.2", "drop_shortcut: 0.3"],
 }
 
 
@@ -71,6 +74,12 @@ def test_a_figure_is_looked_for_in_its_own_section_only(section):
     """Control of the test above."""
     assert FIGURES["4.2"][0] not in section("4.3")
     assert FIGURES["4.7"][2] not in section("4.6")
+
+
+def test_the_means_after_normalizing_are_zero_and_the_variances_one(section):
+    assert section("4.2").count("[[0.1324],\n        [0.2170]]") == 1  # before
+    assert section("4.2").count("[[0.0000],\n        [0.0000]]") == 2
+    assert section("4.2").count("[[1.0000],\n        [1.0000]]") == 3
 
 
 SCRIPT_OUTPUT = """

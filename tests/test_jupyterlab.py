@@ -1,6 +1,7 @@
 """JupyterLab as `make lab` starts it, in headless Chromium."""
 
 import json
+import re
 import shutil
 import time
 
@@ -27,7 +28,8 @@ def running_lab(tmp_path_factory):
     """Root folder and address of a running JupyterLab, with settings of its own."""
     home = tmp_path_factory.mktemp("home")
     root = tmp_path_factory.mktemp("root")
-    shutil.copytree(ROOT / "ch02", root / "ch02")
+    for chapter in ("ch02", "ch03", "ch04"):
+        shutil.copytree(ROOT / chapter, root / chapter)
     for name in ("README.md", "LICENSE"):
         shutil.copy(ROOT / name, root)
     own = {f"JUPYTER_{what}_DIR": str(home / what) for what in ("CONFIG", "DATA", "RUNTIME")}
@@ -67,6 +69,28 @@ def page():
         browser.close()
 
 
+def open_notebook(page, server, relative):
+    """Alone, `reset` sees to that, and with its kernel ready."""
+    page.goto(f"{server['url']}lab/tree/{relative}?token={server['token']}&reset")
+    page.locator(".jp-Notebook").wait_for()
+    page.wait_for_function("document.body.innerText.includes('Python 3 (ipykernel) | Idle')")
+
+
+def run_all(page):
+    page.get_by_text("Run", exact=True).first.click()
+    page.get_by_text("Run All Cells", exact=True).click()
+
+
+def part_of(notebook, *marks):
+    """The notebook's code cells in which one of the marks stands, without their outputs."""
+    notebook.cells = [
+        nbformat.v4.new_code_cell(cell.source)
+        for cell in notebook.cells
+        if cell.cell_type == "code" and any(mark in cell.source for mark in marks)
+    ]
+    return notebook
+
+
 def test_it_listens_on_this_machine_only_and_wants_its_token(running_lab):
     _, server = running_lab
     assert server["hostname"] == "127.0.0.1"
@@ -90,12 +114,66 @@ def test_all_cells_of_the_loader_notebook_run_and_show_their_output(running_lab,
             cell.outputs, cell.execution_count = [], None  # what is seen below was computed now
     nbformat.write(notebook, root / relative)
 
-    page.goto(f"{server['url']}lab/tree/{relative}?token={server['token']}")
+    open_notebook(page, server, relative)
     shown = page.locator(".jp-OutputArea-output", has_text="torch.Size([8, 4, 256])")
-    page.locator(".jp-Notebook").wait_for()
-    page.wait_for_function("document.body.innerText.includes('Python 3 (ipykernel) | Idle')")
     assert shown.count() == 0  # control
-    page.get_by_text("Run", exact=True).first.click()
-    page.get_by_text("Run All Cells", exact=True).click()
+    run_all(page)
     shown.wait_for()
     assert page.locator(".jp-OutputArea-output", has_text="Error").count() == 0
+
+
+EXPLORER = ["companion.setup()", "import matplotlib", "words = [", "attn_scores = inputs @"]
+EXPLORER += ["attn_weights = torch.softmax(attn_scores, dim=-1)  # (T, T)", "def show_matrices"]
+EXPLORER += ["import torch.nn as nn", "def check_dropout", "class MultiHeadAttention("]
+EXPLORER += ["num_digits, width =", "def head_weights", "def explore(", "interact(explore"]
+
+
+def test_the_attention_explorer_draws_anew_what_is_chosen(running_lab, page):
+    root, server = running_lab
+    chapter = nbformat.read(root / "ch03/01_main-chapter-code/ch03.ipynb", as_version=4)
+    nbformat.write(part_of(chapter, *EXPLORER), root / "explorer.ipynb")
+    open_notebook(page, server, "explorer.ipynb")
+    run_all(page)
+
+    field, picture = page.locator(".widget-text input"), page.locator(".widget-interact img")
+    picture.wait_for()
+    for choose in (
+        lambda: (field.fill("The cat sat on the mat"), field.press("Enter")),
+        lambda: page.locator(".widget-checkbox input").click(),
+        lambda: page.locator(".widget-slider .noUi-handle").press("ArrowRight"),
+    ):
+        before = picture.get_attribute("src")
+        page.wait_for_timeout(1000)
+        assert picture.get_attribute("src") == before  # control: it does not change by itself
+        choose()
+        page.wait_for_function(
+            "(before) => ![before, undefined].includes("
+            "document.querySelector('.widget-interact img')?.src)",
+            arg=before,
+        )
+    field.fill("")
+    field.press("Enter")
+    page.locator(".widget-interact", has_text="There is nothing to look at").wait_for()
+
+
+TRACER = ["companion.setup()", "import matplotlib", "GPT_CONFIG_124M = {", "import math"]
+TRACER += ["class LayerNorm(", "class GELU(", "class FeedForward(", "from multihead_attention"]
+TRACER += ["class TransformerBlock(", "import difflib", "def check_config", "def check_ids"]
+TRACER += ["class GPTModel(", "trace_shapes(big_model", "expandable(trace)"]
+
+
+def test_the_shape_tracer_opens_and_closes_by_a_click(running_lab, page):
+    root, server = running_lab
+    chapter = nbformat.read(root / "ch04/01_main-chapter-code/ch04.ipynb", as_version=4)
+    nbformat.write(part_of(chapter, *TRACER), root / "tracer.ipynb")
+    open_notebook(page, server, "tracer.ipynb")
+    run_all(page)
+
+    blocks = page.locator(".widget-hbox", has_text=re.compile(r"trf_blocks\s"))
+    block = page.locator(".widget-hbox", has_text=re.compile(r"trf_blocks\.0\s"))
+    blocks.wait_for()
+    assert block.count() == 0  # control
+    blocks.get_by_role("button").click()
+    block.wait_for()
+    blocks.get_by_role("button").click()
+    block.wait_for(state="detached")
