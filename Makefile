@@ -27,8 +27,8 @@ CHECK_VERSION = $(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or \
 INSTALL = { test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); } && \
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
 
-.PHONY: FORCE help setup run lab test test-fast test-cuda notebooks images listings book-data lint \
-	format pins pocket-model doctor clean
+.PHONY: FORCE help setup run lab test test-fast test-cuda notebooks timings tables images listings \
+	book-data lint format pins pocket-model doctor clean
 
 help:
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -56,6 +56,12 @@ test-cuda: $(STAMP)  ## the tests that need an NVIDIA GPU
 
 notebooks: $(STAMP)  ## re-execute the notebooks and store their outputs in place (CH=ch02: one chapter)
 	@$(BIN)/python -m companion notebooks $(CH)
+
+timings: $(STAMP)  ## measure every notebook, and write its time and memory into the READMEs (CH=ch02: one chapter)
+	@$(BIN)/python -m companion timings $(CH)
+
+tables: $(STAMP)  ## write the measured times into the READMEs anew, after a change to their tables
+	@$(BIN)/python -m companion tables
 
 images: $(STAMP)  ## redraw the pictures from images/src
 	@$(BIN)/python images/src/draw_all.py

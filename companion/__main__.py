@@ -1,4 +1,4 @@
-"""Command line: python -m companion {doctor,run,notebooks,book-data,lab}."""
+"""Command line: python -m companion {doctor,run,notebooks,timings,tables,book-data,lab}."""
 
 import argparse
 import contextlib
@@ -17,15 +17,18 @@ def main(arguments=None):
     for name, text in (
         ("run", "execute the chapters' main notebooks into build/executed"),
         ("notebooks", "execute all notebooks and store their outputs in place"),
+        ("timings", "measure all notebooks and write the figures into the READMEs"),
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("chapter", nargs="?", help="only this one, for instance ch02")
+    commands.add_parser("tables", help="write the measured figures into the READMEs anew")
     commands.add_parser("book-data", help="download the book's own texts")
     commands.add_parser("lab", help="open JupyterLab at the table of contents")
     chosen = parser.parse_args(arguments)
-    if chosen.command in ("run", "notebooks"):
+    if chosen.command in ("run", "notebooks", "timings"):
         return _execute(chosen.command, chosen.chapter)
-    return {"doctor": _doctor, "book-data": _book_data, "lab": _lab}[chosen.command]()
+    others = {"doctor": _doctor, "tables": _tables, "book-data": _book_data, "lab": _lab}
+    return others[chosen.command]()
 
 
 def _doctor():
@@ -35,15 +38,26 @@ def _doctor():
 
 
 def _execute(command, chapter):
-    from companion import notebooks
+    from companion import notebooks, timings
 
+    work = {"notebooks": notebooks.store_outputs, "timings": timings.measure}
     try:
         if command == "run":
             return 0 if notebooks.run(notebooks.main_notebooks(chapter)) else 1
-        return 0 if notebooks.store_outputs(notebooks.all_notebooks(chapter)) else 1
+        return 0 if work[command](notebooks.all_notebooks(chapter)) else 1
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted. The notebooks before this one are done.", file=sys.stderr)
+        return 130
+
+
+def _tables():
+    from companion import timings
+
+    timings.write_tables()
+    return 0
 
 
 def _book_data():

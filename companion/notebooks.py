@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -37,8 +38,8 @@ def all_notebooks(chapter=None):
     Raises:
         ValueError: `chapter` is given and has no notebook.
     """
-    found = [*ROOT.glob("ch[0-9][0-9]/*/*.ipynb"), *ROOT.glob("appendix-*/*/*.ipynb")]
-    return _of_chapter(sorted(found), chapter)
+    chapters, appendices = ROOT.glob("ch[0-9][0-9]/*/*.ipynb"), ROOT.glob("appendix-*/*/*.ipynb")
+    return _of_chapter([*sorted(chapters), *sorted(appendices)], chapter)
 
 
 def _of_chapter(paths, chapter):
@@ -51,27 +52,45 @@ def _of_chapter(paths, chapter):
     return chosen
 
 
+class Run(NamedTuple):
+    """One execution of a notebook: its path in the repository, and what it took."""
+
+    notebook: str
+    cells: int
+    seconds: float
+    peak_mb: int
+    result: str = "ok"
+
+    def columns(self):
+        """The texts of its row in the table."""
+        return self.notebook, str(self.cells), f"{self.seconds:.1f}", f"{self.peak_mb:,} MB"
+
+
 def run(paths):
     """Execute the notebooks into build/executed, one after the other, and print a table.
 
     Returns:
         bool: whether all of them ran to the end. One that fails does not stop the others.
     """
-    rows = [_run_one(path) for path in paths]
-    header = ("notebook", "cells", "seconds", "peak memory", "result")
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(4)]
+    runs = [execute(path) for path in paths]
     print()
-    for row in [header, *rows]:
-        name, *numbers, result = row
-        columns = [name.ljust(widths[0])]
-        columns += [text.rjust(width) for text, width in zip(numbers, widths[1:], strict=True)]
-        print("  ".join([*columns, result]))
+    print("\n".join(table(runs)))
     print(f"\nExecuted copies: {EXECUTED.relative_to(ROOT)}{os.sep}")
-    return all(row[-1] == "ok" for row in rows)
+    return all(one.result == "ok" for one in runs)
 
 
-def _run_one(path):
-    """Execute one notebook; its row of the table."""
+def table(runs):
+    """The lines of the table that `run` prints."""
+    rows = [("notebook", "cells", "seconds", "peak memory", "result")]
+    rows += [(*one.columns(), one.result) for one in runs]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    for name, *numbers, result in rows:
+        columns = [text.rjust(width) for text, width in zip(numbers, widths[1:], strict=True)]
+        yield "  ".join([name.ljust(widths[0]), *columns, result])
+
+
+def execute(path):
+    """Execute one notebook in a fresh kernel, into build/executed; its `Run`."""
     import papermill
 
     relative = path.relative_to(ROOT)
@@ -95,8 +114,7 @@ def _run_one(path):
             result = f"FAILED: {type(error).__name__}: {error}"
     seconds = time.perf_counter() - start
     code_cells = sum(cell["cell_type"] == "code" for cell in cells)
-    peak = f"{memory.peak / 1e6:,.0f} MB"
-    return str(relative), str(code_cells), f"{seconds:.1f}", peak, result
+    return Run(relative.as_posix(), code_cells, seconds, round(memory.peak / 1e6), result)
 
 
 class _PeakMemory:

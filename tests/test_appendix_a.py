@@ -79,15 +79,19 @@ def test_an_accuracy_of_nothing_is_refused():
 def printed():
     """What the stored notebooks print, by section; nbval compares it with a run."""
     sections = {}
-    for name in ("code-part1", "code-part2"):
+    for name in ("code-part1", "code-part2", "exercise-solutions"):
         sections |= printed_by_section(nbformat.read(FOLDER / f"{name}.ipynb", as_version=4))
     return sections
 
 
 FIGURES = [
+    ("A.2.1", "0 dimensions, shape ()\n1 dimensions, shape (3,)\n2 dimensions, shape (2, 2)\n"),
+    ("A.2.1", "3 dimensions, shape (2, 2, 2)\n"),
     ("A.2.1", "torch.tensor:     tensor([1, 2, 3, 4, 5, 6, 7, 8])\n"),
     ("A.2.1", "torch.from_numpy: tensor([999,   2,   3,   4,   5,   6,   7,   8])\n"),
     ("A.2.2", "torch.int64\ntorch.float32\n"),
+    ("A.2.3", "torch.Size([2, 3])\n"),
+    ("A.2.3", "tensor([[1, 4],\n        [2, 5],\n        [3, 6]])\n"),
     ("A.2.3", "tensor([[14, 32],\n        [32, 77]])"),
     ("A.3", "tensor(0.0852)"),
     ("A.4", "(tensor([-0.0898]),)\n(tensor([-0.0817]),)\n"),
@@ -109,7 +113,12 @@ FIGURES = [
     ("A.7", "training: 1.0\ntest:     1.0\n"),
     ("A.9.1", "tensor([5., 7., 9.])\n"),
     ("A.9.1", "RuntimeError: "),
-    ("A.9.2", "3/3, batch 2/2: loss 0.00\n"),
+    ("A.9.2", "1/3, batch 1/2: loss 0.75\nEpoch 1/3, batch 2/2: loss 0.65\n"),
+    ("A.9.2", "2/3, batch 1/2: loss 0.44\nEpoch 2/3, batch 2/2: loss 0.13\n"),
+    ("A.9.2", "3/3, batch 1/2: loss 0.03\nEpoch 3/3, batch 2/2: loss 0.00\n"),
+    ("A.9.2", "training: 1.0\ntest:     1.0\n"),
+    ("Exercise A.3", "752\n"),
+    ("Exercise A.4", "(100 x 200) by (200 x 300) "),
 ]
 
 
@@ -120,7 +129,8 @@ def test_the_notebooks_print_the_books_figure(printed, section, figure):
 
 def test_a_figure_is_looked_for_in_its_own_section(printed):
     """Control: the figures are not in the section after theirs."""
-    for section, figure in [FIGURES[0], FIGURES[4], FIGURES[5], FIGURES[7]]:
+    for section, figure in [("A.3", "tensor(0.0852)"), ("A.5", "2,213"), ("Exercise A.3", "752\n")]:
+        assert figure in printed[section]
         others = [text for name, text in printed.items() if name != section]
         assert not any(figure in text for text in others)
 
@@ -335,10 +345,11 @@ def test_two_scripts_at_once_start_two_processes_each(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="torch's Windows build may lack libuv")
-def test_torchrun_starts_three_processes(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
+@pytest.mark.parametrize("count, batches", [(1, 3), (3, 1)])
+def test_torchrun_starts_as_many_processes_as_it_is_told(count, batches, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     run = subprocess.run(
-        [*command, str(SCRIPT)],
+        [*command, f"--nproc-per-node={count}", str(SCRIPT)],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,
@@ -346,7 +357,7 @@ def test_torchrun_starts_three_processes(tmp_path):
         timeout=240,
     )
     assert run.returncode == 0, run.stderr
-    check_output(run.stdout, count=3, batches=1)
+    check_output(run.stdout, count, batches)
 
 
 @pytest.mark.slow

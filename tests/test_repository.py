@@ -314,16 +314,20 @@ def dead_links(text, folder):
     text = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.S)
     targets = re.findall(r"\]\(([^)\s]+)", text) + re.findall(r'(?:src|href)="([^"]+)"', text)
     for target in targets:
-        path = unquote(target.split("#")[0])
-        if path and not re.match(r"[a-z]+:", path) and not (folder / path).exists():
-            yield target
-        if target.startswith("#") and target[1:] not in anchors(text):
+        name, _, anchor = unquote(target).partition("#")
+        if re.match(r"[a-z]+:", name):
+            continue
+        page = text
+        if name.endswith(".md") and (folder / name).exists():
+            page = (folder / name).read_text(encoding="utf-8")
+        is_page = not name or name.endswith(".md")
+        if not (folder / name).exists() or (is_page and anchor and anchor not in anchors(page)):
             yield target
 
 
 def anchors(text):
     """The names under which a page's headings can be linked to."""
-    headings = re.findall(r"^#+ (.+)$", text, flags=re.M)
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.S), flags=re.M)
     return {
         re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings
     }
@@ -374,6 +378,12 @@ def test_a_bad_picture_or_link_is_found(tmp_path):
     assert len(list(picture_faults("![a](https://example.org/a.svg)"))) == 1
     assert list(dead_links("# Top\n[a](a.svg) [b](#top) [c](https://example.org)", tmp_path)) == []
     assert list(dead_links("[a](b.svg) [b](#bottom)", tmp_path)) == ["b.svg", "#bottom"]
+    (tmp_path / "page.md").write_text("```\n# code\n```\n## A heading\n", encoding="utf-8")
+    assert list(dead_links("[a](page.md) [b](page.md#a-heading)", tmp_path)) == []
+    assert list(dead_links("[a](page.md#code) [b](page.md#b)", tmp_path)) == [
+        "page.md#code",
+        "page.md#b",
+    ]
 
 
 # Files
