@@ -1,4 +1,4 @@
-"""The experiments that chose the pocket model's recipe, at toy size."""
+"""The experiments around the pocket model's recipe, at toy size."""
 
 import csv
 import os
