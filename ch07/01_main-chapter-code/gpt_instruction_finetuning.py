@@ -275,7 +275,7 @@ class SimilarLengths(Sampler):
         return iter([full[i] for i in torch.randperm(len(full))])
 
 
-def create_answer_loaders(parts, tokenizer, batch_size=16, context_length=256, device="cpu"):
+def create_answer_loaders(parts, tokenizer, batch_size=8, context_length=256, device="cpu"):
     """Loaders of (inputs, targets), (B, T) each, in which only targets in the answers count.
 
     Args:
@@ -457,7 +457,7 @@ def scores_by_task(entries, responses):
 # The whole
 
 
-def instruct_pocket(path=None, num_epochs=3, learning_rate=1e-3, batch_size=16, seed=123):
+def instruct_pocket(path=None, num_epochs=2, learning_rate=7e-4, batch_size=8, seed=123):
     """Finetune the pocket model on the repository's instructions.
 
     Returns:
@@ -494,7 +494,7 @@ def main(arguments=None):
     parser.add_argument("--path", help="the model's file, written unless there is an instruction")
     parser.add_argument("--instruction", help="what to do")
     parser.add_argument("--input", default="", help="the text to do it with, if it is apart")
-    parser.add_argument("--epochs", type=int, default=3, help="times through the training part")
+    parser.add_argument("--epochs", type=int, default=2, help="times through the training part")
     options = parser.parse_args(arguments)
     if options.instruction is None:
         companion.setup()
