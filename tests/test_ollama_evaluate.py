@@ -118,11 +118,11 @@ def test_the_pieces_of_an_answer_are_joined(judge):
         ("unknown", "refused: 404 .*model 'unknown' not found.*`ollama pull NAME`", 1),
         ("error", "The judge stopped: the runner stopped", 1),
         ("other", "does not speak ollama's protocol", 1),
-        ("broken", "failed: 500 .* Tried 3 times", 3),
-        ("cut", "broke off.* Tried 3 times", 3),
-        ("short", "ended before it was whole. Tried 3 times", 3),
-        ("silent", "no whole answer within 0.3 s. Tried 3 times", 3),
-        ("slow", "no whole answer within 0.3 s. Tried 3 times", 3),
+        ("broken", "failed: 500 .* Tries: 3", 3),
+        ("cut", "broke off.* Tries: 3", 3),
+        ("short", "ended before it was whole. Tries: 3", 3),
+        ("silent", "no whole answer within 0.3 s. Tries: 3", 3),
+        ("slow", "no whole answer within 0.3 s. Tries: 3", 3),
     ],
 )
 def test_a_fault_is_told_and_tried_again_where_that_may_help(judge, fault, message, num_requests):

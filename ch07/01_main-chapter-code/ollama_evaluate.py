@@ -68,7 +68,7 @@ def query_model(prompt, model="llama3", url=URL, seconds=120, tries=TRIES):
     try:
         return "".join(_stream(prompt, model, url, seconds))
     except _PassingError as fault:
-        raise JudgeError(f"{fault} Tried {tries} times at {url}.") from fault
+        raise JudgeError(f"{fault} Tries: {tries}, at {url}.") from fault
 
 
 def _stream(prompt, model, url, seconds):
