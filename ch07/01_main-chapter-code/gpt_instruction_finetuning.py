@@ -341,7 +341,9 @@ def finetune(model, train_loader, val_loader, num_epochs, learning_rate, start_c
     Returns:
         What `train_model_simple` returns.
     """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.1)
+    # Fused: every weight is updated in one pass, in a small part of the time.
+    adamw = partial(torch.optim.AdamW, weight_decay=0.1, fused=True)
+    optimizer = adamw(model.parameters(), lr=learning_rate)
     num_steps = num_epochs * len(train_loader)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / num_steps)
     optimizer.register_step_post_hook(lambda *_: schedule.step())
@@ -457,7 +459,7 @@ def scores_by_task(entries, responses):
 # The whole
 
 
-def instruct_pocket(path=None, num_epochs=2, learning_rate=7e-4, batch_size=8, seed=123):
+def instruct_pocket(path=None, num_epochs=3, learning_rate=1.5e-3, batch_size=8, seed=123):
     """Finetune the pocket model on the repository's instructions.
 
     Returns:
@@ -494,7 +496,7 @@ def main(arguments=None):
     parser.add_argument("--path", help="the model's file, written unless there is an instruction")
     parser.add_argument("--instruction", help="what to do")
     parser.add_argument("--input", default="", help="the text to do it with, if it is apart")
-    parser.add_argument("--epochs", type=int, default=2, help="times through the training part")
+    parser.add_argument("--epochs", type=int, default=3, help="times through the training part")
     options = parser.parse_args(arguments)
     if options.instruction is None:
         companion.setup()
