@@ -263,7 +263,7 @@ class SeenBefore(Exercise):
 # The bug zoo
 
 
-class BugMask(ASpecimen):
+class BugPromptMask(ASpecimen):
     number = "7.bug1"
     title = "answers without a beginning"
     answer = Function("targets, prompt_lengths, ignore_index", returns=torch.Tensor)
