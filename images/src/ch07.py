@@ -212,9 +212,9 @@ def masked_padding():
 
 
 def masked_prompt():
-    """One row: a prompt of four tokens, "Plural of fox?", and the answer "foxes." in three. The first
-    three targets are -100. The last token of the prompt has the answer's first token as its target:
-    this one, the rest of the answer and the end-of-text token after it count."""
+    """One row: a prompt of four tokens, "Plural of fox?", and the answer "foxes." in three. The
+    first three targets are -100. The last token of the prompt has the answer's first token as its
+    target: this one, the rest of the answer and the end-of-text token after it count."""
     d = Drawing("Only the answer counts", 300)
     prompt, answer = ["Plural", "of", "fox", "?"], ["fox", "es", "."]
     inputs = prompt + answer
