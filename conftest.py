@@ -80,6 +80,11 @@ def sms_collection():
     return of_the_book("SMSSpamCollection.tsv", "sms-spam/SMSSpamCollection.tsv")
 
 
+@pytest.fixture(scope="session")
+def book_instructions():
+    return of_the_book("instruction-data.json", "instruction/instruction-data.json")
+
+
 @pytest.fixture
 def empty_cache(tmp_path, monkeypatch):
     """A cache folder of the test's own."""
@@ -90,9 +95,10 @@ def empty_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def book_cache(empty_cache, verdict, sms_collection):
+def book_cache(empty_cache, verdict, sms_collection, book_instructions):
     """A cache folder that holds the book's texts."""
     empty_cache.mkdir()
     shutil.copy(verdict, empty_cache)
+    shutil.copy(book_instructions, empty_cache)
     shutil.copy(sms_collection, empty_cache / "SMSSpamCollection.tsv")
     return empty_cache

@@ -833,3 +833,15 @@ def test_sums_worked_out_in_pictures_are_right():
         products = [factors.split(" × ") for factors in terms.split(" + ")]
         total = sum(float(a) * float(b) for a, b in products)
         assert f"{total:.{len(result.partition('.')[2])}f}" == result
+
+
+def test_the_batch_in_pictures_of_instructions_is_the_collate_functions(monkeypatch):
+    pytest.importorskip("torch")
+    from gpt_instruction_finetuning import custom_collate_fn
+
+    monkeypatch.syspath_prepend(IMAGES / "src")
+    ch07 = runpy.run_path(str(IMAGES / "src" / "ch07.py"))
+    inputs, targets = custom_collate_fn(ch07["ROWS"])
+    assert (ch07["INPUTS"], ch07["TARGETS"]) == (inputs.tolist(), targets.tolist())
+    _, shifted = custom_collate_fn(ch07["ROWS"], ignore_index=ch07["END"])  # nothing is masked
+    assert ch07["SHIFTED"] == shifted.tolist()

@@ -151,6 +151,7 @@ def train_model_simple(
     eval_iter,
     start_context,
     tokenizer,
+    loss_of=calc_loss_batch,
 ):
     """Train, evaluate after every `eval_freq` updates, and write a sample after every epoch.
 
@@ -164,6 +165,7 @@ def train_model_simple(
         eval_freq: updates from one evaluation to the next.
         eval_iter: batches of each loader that an evaluation looks at.
         start_context: what the samples go on from.
+        loss_of: as for `calc_loss_loader`; chapter 7 has another one.
 
     Returns:
         Training losses, validation losses and tokens seen, each a list with an item per evaluation.
@@ -179,7 +181,7 @@ def train_model_simple(
         model.train()
         for input_batch, target_batch in companion.progress(train_loader, f"epoch {epoch + 1}"):
             optimizer.zero_grad()  # else the gradients of all batches so far would add up
-            loss = calc_loss_batch(input_batch, target_batch, model, device)
+            loss = loss_of(input_batch, target_batch, model, device)
             global_step += 1
             check_loss(loss, global_step, len(train_loader))
             loss.backward()
@@ -188,7 +190,7 @@ def train_model_simple(
 
             if global_step % eval_freq == 0:
                 train_loss, val_loss = evaluate_model(
-                    model, train_loader, val_loader, device, eval_iter
+                    model, train_loader, val_loader, device, eval_iter, loss_of
                 )
                 train_losses.append(train_loss)
                 val_losses.append(val_loss)
