@@ -282,6 +282,36 @@ def train_dpo(policy, reference, dataset, optimizer, beta=0.1, num_epochs=2, bat
             yield loss.item()
 
 
+def forget_preference(model, dataset, optimizer, batch_size=10, num_recent=5):
+    """Supervised training on the rejected answers, until neither answer is preferred any more.
+
+    The pocket model has read friendly stories only, and finds most kind replies likelier from the
+    start. A model that has read much of the web has met both kinds; this makes the pocket model one
+    that has. The training goes through the pairs once, at most, so each batch is measured before it
+    has been seen.
+
+    Yields:
+        After each batch, the share of the last `num_recent` batches' pairs whose chosen answer was
+        likelier. The training ends when that is half or less.
+    """
+    model.train()
+    is_chosen_likelier = []
+    for _, ids, is_answer in batches(dataset, torch.randperm(len(dataset)), batch_size):
+        device = model.tok_emb.weight.device
+        logprobs = sequence_logprobs(model, ids.to(device), is_answer.to(device))  # (R,)
+        chosen, rejected = logprobs.chunk(2)  # (B,) each
+        is_chosen_likelier += (chosen > rejected).tolist()
+        recent = is_chosen_likelier[-num_recent * batch_size :]
+        yield sum(recent) / len(recent)
+        if len(recent) == num_recent * batch_size and sum(recent) <= len(recent) / 2:
+            break
+        loss = -rejected.sum() / is_answer[len(rejected) :].sum()  # nats per token
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+
+
 def check_reference(policy, reference):
     """Raise a ValueError unless the reference is a model of its own that cannot learn."""
     own = {id(parameter) for parameter in policy.parameters()}
