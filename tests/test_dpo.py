@@ -13,7 +13,7 @@ import companion
 import dpo
 from evaluate_pocket import nats_per_token
 from gpt import GPTModel
-from pocket_model import POCKET_CONFIG, load_pocket
+from pocket_model import POCKET_CONFIG
 
 companion.prepare_tokenizer()
 TOKENIZER = tiktoken.get_encoding("gpt2")
@@ -213,7 +213,7 @@ def test_a_copy_measures_as_no_change_at_all():
 
 def test_the_divergence_is_torchs_and_the_batch_size_does_not_matter():
     policy, reference, dataset = toy_model(), toy_model(seed=1), toy_dataset()
-    measured = dpo.mean_divergence(policy, reference, dataset, batch_size=3)
+    measured = dpo.evaluate_dpo(policy, reference, dataset, 0.1, batch_size=3)["divergence"]
     ids, is_answer = dpo.collate_pairs(list(dataset))
     ours, theirs = (
         torch.distributions.Categorical(logits=dpo.answer_logits(model, ids, is_answer))
@@ -258,55 +258,60 @@ def test_a_loss_that_is_no_number_stops_the_training():
         next(dpo.train_dpo(policy, reference, toy_dataset(), optimizer))
 
 
+def test_reading_rejected_answers_ends_when_neither_is_preferred():
+    pair = {"prompt": "He said", "chosen": " yes", "rejected": " no, no"}
+    model, dataset = toy_model(), toy_dataset([pair] * 60)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
+    shares = list(dpo.forget_preference(model, dataset, optimizer, batch_size=2, num_recent=4))
+    assert shares[0] == 1  # the shorter answer is likelier at first
+    assert shares[-1] <= 0.5 < min(shares[:-1])
+    assert len(shares) < 30 and not model.training
+
+
 # The pocket model
 
 
 def perplexity(model):
     text = companion.asset("the-next-word.txt").read_text(encoding="utf-8")
-    return math.exp(nats_per_token(model, torch.tensor(TOKENIZER.encode(text))))
+    return math.exp(nats_per_token(model, torch.tensor(TOKENIZER.encode(text))[:2561]))
 
 
 @pytest.fixture(scope="module")
-def held_out():
-    pairs = dpo.load_preferences()[1]
-    return dpo.PreferenceDataset(pairs, TOKENIZER, POCKET_CONFIG["context_length"])
-
-
-@pytest.fixture(scope="module")
-def untuned():
-    model = load_pocket()
-    return model, perplexity(model)
+def datasets():
+    """Training and held-out pairs."""
+    context_length = POCKET_CONFIG["context_length"]
+    return [
+        dpo.PreferenceDataset(pairs, TOKENIZER, context_length) for pairs in dpo.load_preferences()
+    ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_pocket_model_learns_to_prefer_kind_replies(seed, held_out, untuned):
-    original, perplexity_before = untuned
+def test_the_pocket_model_learns_to_prefer_kind_replies(seed, datasets):
+    training, held_out = datasets
     torch.manual_seed(seed)
-    policy, before, after = dpo.tune_pocket()
-    assert 0.35 <= before["accuracy"] <= 0.65  # control: the untuned model
+    policy = dpo.forgetful_pocket(training)
+    reference = dpo.tune_pocket(policy, training)
+    before, after = (
+        dpo.evaluate_dpo(model, reference, held_out, 0.1) for model in (reference, policy)
+    )
+    assert 0.3 <= before["accuracy"] <= 0.7  # control: the same model, not yet tuned
     assert after["accuracy"] >= 0.8
     assert after["reward_accuracy"] >= 0.8
-    assert after["divergence"] > before["divergence"]
-    assert perplexity(policy) == pytest.approx(perplexity_before, rel=0.1)
-    tuned, untuned_logprobs = (dpo.all_logprobs(m, held_out) for m in (policy, original))
-    assert (tuned[0] - tuned[1]).mean() > (untuned_logprobs[0] - untuned_logprobs[1]).mean()
+    assert after["margin"] > 0 and after["divergence"] > 0
+    assert perplexity(policy) == pytest.approx(perplexity(reference), rel=0.1)
 
 
 @pytest.mark.slow
-def test_swapped_pairs_teach_nothing_about_kindness(held_out):
-    """Half of the training pairs, drawn at random, are turned around."""
+def test_pairs_turned_around_at_random_teach_nothing(datasets):
+    """Control: what is learned comes from which answer is called the chosen one."""
     pairs = dpo.load_preferences()[0]
-    generator = torch.Generator().manual_seed(1)
-    for number in torch.randperm(len(pairs), generator=generator)[: len(pairs) // 2].tolist():
+    torch.manual_seed(1)
+    for number in torch.randperm(len(pairs))[: len(pairs) // 2].tolist():
         pair = pairs[number]
         pairs[number] = {**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]}
-    policy = load_pocket()
-    reference = dpo.frozen_copy(policy)
-    dataset = dpo.PreferenceDataset(pairs, TOKENIZER, POCKET_CONFIG["context_length"])
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=5e-5, weight_decay=0.0)
-    torch.manual_seed(1)
-    for _ in dpo.train_dpo(policy, reference, dataset, optimizer, num_epochs=1):
-        pass
-    measured = dpo.evaluate_dpo(policy, reference, held_out, beta=0.1)
+    turned = dpo.PreferenceDataset(pairs, TOKENIZER, POCKET_CONFIG["context_length"])
+    policy = dpo.forgetful_pocket(datasets[0])
+    reference = dpo.tune_pocket(policy, turned)
+    measured = dpo.evaluate_dpo(policy, reference, datasets[1], 0.1)
     assert 0.3 <= measured["accuracy"] <= 0.7

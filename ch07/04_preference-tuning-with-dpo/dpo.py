@@ -6,8 +6,8 @@ learns; the reference is a frozen copy of what it was before.
 Shapes: B pairs, R = 2B rows of a batch (the chosen answers, then the rejected ones), T tokens of
 the longest row, N tokens of all answers in the batch, V vocabulary. Log-probabilities are natural.
 
-    python dpo.py                          # trains the pocket model on the embedded pairs
-    python dpo.py --path build/kind.pth    # and saves it
+    python dpo.py                        # tunes the pocket model on the embedded pairs
+    python dpo.py --path build/kind.pth  # and saves it
 
 Source: Rafailov et al., "Direct Preference Optimization", 2023. Beyond the book.
 """
@@ -142,9 +142,14 @@ def sequence_logprobs(model, ids, is_answer):
 
     Source: Rafailov et al. 2023, section 4.
     """
+    return sum_by_row(answer_logits(model, ids, is_answer), ids, is_answer)
+
+
+def sum_by_row(logits, ids, is_answer):
+    """Log-probabilities (R,) of the answers in ids (R, T), by the logits (N, V) of their tokens."""
     targets = ids[:, 1:][is_answer[:, 1:]]  # (N,)
-    logprobs = -F.cross_entropy(answer_logits(model, ids, is_answer), targets, reduction="none")
-    row = is_answer[:, 1:].nonzero()[:, 0]  # (N,) the row of each answer token
+    logprobs = -F.cross_entropy(logits, targets, reduction="none")  # (N,)
+    row = is_answer[:, 1:].nonzero()[:, 0]  # (N,) the row that each token is in
     return torch.zeros(len(ids), device=ids.device).index_add(0, row, logprobs)  # (R,)
 
 
@@ -207,43 +212,35 @@ def all_logprobs(model, dataset, batch_size=10):
 
 
 @torch.no_grad()
-def mean_divergence(policy, reference, dataset, batch_size=10):
-    """Mean Kullback-Leibler divergence KL(policy || reference), in nats per token of an answer.
-
-    At each answer token all V probabilities are compared. 0 means that the two models agree.
-    """
-    device, total, count = policy.tok_emb.weight.device, 0.0, 0
-    for _, ids, is_answer in batches(dataset, torch.arange(len(dataset)), batch_size):
-        ids, is_answer = ids.to(device), is_answer.to(device)
-        ours, theirs = (
-            answer_logits(model, ids, is_answer).log_softmax(dim=-1)  # (N, V)
-            for model in (policy, reference)
-        )
-        total += F.kl_div(theirs, ours, log_target=True, reduction="sum").item()
-        count += len(ours)
-    return total / count
-
-
-def evaluate_dpo(policy, reference, dataset, beta):
+def evaluate_dpo(policy, reference, dataset, beta, batch_size=10):
     """Measure a policy on pairs.
 
     Returns:
-        dict of loss; margin, the mean of the reward margins; accuracy, the share of pairs whose
-        chosen answer the policy finds likelier than the rejected one; reward_accuracy, the share
-        with a margin above 0; and divergence, see `mean_divergence`.
+        dict of numbers: loss; margin, the mean of the reward margins; accuracy, the share of pairs
+        whose chosen answer the policy finds likelier than the rejected one; reward_accuracy, the
+        share with a margin above 0; and divergence, the mean of KL(policy || reference) over the
+        tokens of all answers, in nats. There all V probabilities are compared: 0 means that the
+        two models agree.
     """
-    logprobs, before = all_logprobs(policy, dataset), all_logprobs(reference, dataset)
-    margins = reward_margins(logprobs.flatten(), before.flatten(), beta)
+    device, logprobs, divergences = policy.tok_emb.weight.device, [], []
+    for _, ids, is_answer in batches(dataset, torch.arange(len(dataset)), batch_size):
+        ids, is_answer = ids.to(device), is_answer.to(device)
+        both = [answer_logits(model, ids, is_answer) for model in (policy, reference)]  # (N, V)
+        logprobs.append([sum_by_row(logits, ids, is_answer).view(2, -1) for logits in both])
+        ours, theirs = (logits.log_softmax(dim=-1) for logits in both)
+        divergences.append((ours.exp() * (ours - theirs)).sum(dim=-1))  # (N,)
+    ours, theirs = (torch.cat(parts, dim=1) for parts in zip(*logprobs, strict=True))
+    margins = reward_margins(ours.flatten(), theirs.flatten(), beta)
     return {
         "loss": dpo_loss(margins).item(),
         "margin": margins.mean().item(),
-        "accuracy": (logprobs[0] > logprobs[1]).float().mean().item(),
+        "accuracy": (ours[0] > ours[1]).float().mean().item(),
         "reward_accuracy": (margins > 0).float().mean().item(),
-        "divergence": mean_divergence(policy, reference, dataset),
+        "divergence": torch.cat(divergences).mean().item(),
     }
 
 
-def train_dpo(policy, reference, dataset, optimizer, beta=0.1, num_epochs=2, batch_size=10):
+def train_dpo(policy, reference, dataset, optimizer, beta=0.1, num_epochs=1, batch_size=10):
     """Train a policy on pairs, and yield the loss after each step.
 
     What the reference says of a pair never changes, so it is asked once, before the first step.
@@ -322,20 +319,22 @@ def check_reference(policy, reference):
         )
 
 
-def tune_pocket(beta=0.1, learning_rate=5e-5, num_epochs=2):
-    """The pocket model, tuned to kind replies, and two measurements: before and after."""
-    training, held_out = (
-        PreferenceDataset(pairs, tiktoken.get_encoding("gpt2"), POCKET_CONFIG["context_length"])
-        for pairs in load_preferences()
-    )
-    device = companion.device()
-    policy = load_pocket().to(device)
+def forgetful_pocket(training, learning_rate=1e-4):
+    """The pocket model after `forget_preference`: the policy to begin with."""
+    model = load_pocket().to(companion.device())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
+    for _ in forget_preference(model, training, optimizer):
+        pass
+    return model
+
+
+def tune_pocket(policy, training, beta=0.1, learning_rate=1e-4, num_epochs=1):
+    """Train a policy on pairs; the reference, which is what it was before."""
     reference = frozen_copy(policy)
-    before = evaluate_dpo(policy, reference, held_out, beta)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=learning_rate, weight_decay=0.0)
     for _ in train_dpo(policy, reference, training, optimizer, beta, num_epochs):
         pass
-    return policy, before, evaluate_dpo(policy, reference, held_out, beta)
+    return reference
 
 
 def main(arguments=None):
@@ -344,7 +343,14 @@ def main(arguments=None):
     path = parser.parse_args(arguments).path
     companion.setup()
     torch.manual_seed(123)
-    policy, before, after = tune_pocket()
+    training, held_out = (
+        PreferenceDataset(pairs, tiktoken.get_encoding("gpt2"), POCKET_CONFIG["context_length"])
+        for pairs in load_preferences()
+    )
+    policy = forgetful_pocket(training)
+    reference = tune_pocket(policy, training)
+    before, after = (evaluate_dpo(m, reference, held_out, beta=0.1) for m in (reference, policy))
+    print("On held-out pairs, before and after:")
     for name in before:
         print(f"{name:16} {before[name]:.4f} -> {after[name]:.4f}")
     if path is not None:

@@ -6,12 +6,20 @@ answers to each question, and learns from which of them were better than the oth
 Shapes: P questions, G answers to each (a group), R = P * G rows, A tokens of an answer, T tokens of
 a text, C width of a vector, V vocabulary (ten digits and =).
 
-    python grpo.py
+    python grpo.py              # warms a model up, then trains it by its own answers
+    python grpo.py --shuffled   # the control: the same rewards, given to other answers
 
 Source: Shao et al., "DeepSeekMath", 2024, section 4.1. Beyond the book.
 """
 
+import argparse
+
 import torch
+from torch import nn
+
+import companion
+from dpo import dpo_loss
+from gpt import GPTModel
 
 NUM_DIGITS = 5  # A
 EQUALS = 10  # the id of =; a digit is its own id
@@ -80,6 +88,54 @@ def warm_up(model, num_steps=150, batch_size=64, learning_rate=0.003):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+
+
+# A reward that is learned
+
+
+def make_reward_model():
+    """A GPT whose head gives one number for a position: the score of the text up to there."""
+    model = GPTModel(SORT_CONFIG)
+    model.out_head = nn.Linear(SORT_CONFIG["emb_dim"], 1, bias=False)
+    return model
+
+
+def score(reward_model, questions, answers):
+    """Scores (R,) of answers (R, A): the number at the last position, which has seen all."""
+    return reward_model(torch.cat([questions, answers], dim=1))[:, -1, 0]
+
+
+def draw_preferences(num_pairs):
+    """Questions, right answers and wrong ones: the right answer with two digits exchanged.
+
+    Returns:
+        (B, A + 1), (B, A) and (B, A). Questions whose two digits happen to be equal are left out,
+        so B may be less than `num_pairs`.
+    """
+    questions = draw_questions(num_pairs)
+    chosen = solve(questions)
+    first = torch.randint(NUM_DIGITS - 1, (num_pairs, 1))
+    rejected = chosen.scatter(1, first, chosen.gather(1, first + 1))
+    rejected = rejected.scatter(1, first + 1, chosen.gather(1, first))
+    differ = (chosen != rejected).any(dim=1)
+    return questions[differ], chosen[differ], rejected[differ]
+
+
+def train_reward_model(reward_model, num_steps=150, num_pairs=64, learning_rate=0.003):
+    """Train by pairs, and yield the loss of each step: -log sigmoid of the difference of scores.
+
+    Source: Bradley and Terry 1952; Christiano et al., "Deep Reinforcement Learning from Human
+    Preferences", 2017, section 2.2.3.
+    """
+    optimizer = torch.optim.AdamW(reward_model.parameters(), lr=learning_rate, weight_decay=0.0)
+    for _ in range(num_steps):
+        questions, chosen, rejected = draw_preferences(num_pairs)
+        margins = score(reward_model, questions, chosen) - score(reward_model, questions, rejected)
+        loss = dpo_loss(margins)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield loss.item()
 
 
 # GRPO
@@ -153,3 +209,28 @@ def shuffled_is_right(questions, answers):
     """The control: the same rewards, given to other answers at random."""
     rewards = is_right(questions, answers)
     return rewards[torch.randperm(len(rewards))]
+
+
+@torch.no_grad()
+def share_right(model, num_questions=500):
+    """The share of new questions that a sampled answer is right for."""
+    questions = draw_questions(num_questions)
+    return is_right(questions, sample_answers(model, questions)).mean().item()
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--shuffled", action="store_true", help="give rewards to other answers")
+    reward = shuffled_is_right if parser.parse_args(arguments).shuffled else is_right
+    companion.setup()
+    torch.manual_seed(123)
+    model = GPTModel(SORT_CONFIG)
+    warm_up(model)
+    for step, mean_reward in enumerate(train_grpo(model, reward), 1):
+        if step == 1 or step % 20 == 0:
+            print(f"step {step:3}: {mean_reward:.0%} of the sampled answers are right")
+    print(f"on new questions: {share_right(model):.0%}")
+
+
+if __name__ == "__main__":
+    main()
