@@ -13,7 +13,7 @@ import companion
 import dpo
 from evaluate_pocket import nats_per_token
 from gpt import GPTModel
-from pocket_model import POCKET_CONFIG
+from pocket_model import POCKET_CONFIG, load_pocket
 
 companion.prepare_tokenizer()
 TOKENIZER = tiktoken.get_encoding("gpt2")
@@ -207,7 +207,7 @@ def test_a_copy_measures_as_no_change_at_all():
     policy = toy_model()
     measured = dpo.evaluate_dpo(policy, dpo.frozen_copy(policy), toy_dataset(), beta=0.1)
     assert measured["loss"] == pytest.approx(math.log(2))
-    assert measured["margin"] == measured["reward_accuracy"] == 0
+    assert measured["margin"] == 0 and measured["reward_accuracy"] == 0.5
     assert measured["divergence"] == pytest.approx(0, abs=1e-6)
 
 
@@ -258,16 +258,6 @@ def test_a_loss_that_is_no_number_stops_the_training():
         next(dpo.train_dpo(policy, reference, toy_dataset(), optimizer))
 
 
-def test_reading_rejected_answers_ends_when_neither_is_preferred():
-    pair = {"prompt": "He said", "chosen": " yes", "rejected": " no, no"}
-    model, dataset = toy_model(), toy_dataset([pair] * 60)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
-    shares = list(dpo.forget_preference(model, dataset, optimizer, batch_size=2, num_recent=4))
-    assert shares[0] == 1  # the shorter answer is likelier at first
-    assert shares[-1] <= 0.5 < min(shares[:-1])
-    assert len(shares) < 30 and not model.training
-
-
 # The pocket model
 
 
@@ -290,14 +280,12 @@ def datasets():
 def test_the_pocket_model_learns_to_prefer_kind_replies(seed, datasets):
     training, held_out = datasets
     torch.manual_seed(seed)
-    policy = dpo.forgetful_pocket(training)
+    policy = load_pocket()
     reference = dpo.tune_pocket(policy, training)
-    before, after = (
-        dpo.evaluate_dpo(model, reference, held_out, 0.1) for model in (reference, policy)
-    )
-    assert 0.3 <= before["accuracy"] <= 0.7  # control: the same model, not yet tuned
-    assert after["accuracy"] >= 0.8
+    before, after = (dpo.evaluate_dpo(m, reference, held_out, 0.1) for m in (reference, policy))
+    assert before["reward_accuracy"] == pytest.approx(0.5, abs=0.02)  # control: untuned
     assert after["reward_accuracy"] >= 0.8
+    assert after["accuracy"] > before["accuracy"]
     assert after["margin"] > 0 and after["divergence"] > 0
     assert perplexity(policy) == pytest.approx(perplexity(reference), rel=0.1)
 
@@ -311,7 +299,6 @@ def test_pairs_turned_around_at_random_teach_nothing(datasets):
         pair = pairs[number]
         pairs[number] = {**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]}
     turned = dpo.PreferenceDataset(pairs, TOKENIZER, POCKET_CONFIG["context_length"])
-    policy = dpo.forgetful_pocket(datasets[0])
+    policy = load_pocket()
     reference = dpo.tune_pocket(policy, turned)
-    measured = dpo.evaluate_dpo(policy, reference, datasets[1], 0.1)
-    assert 0.3 <= measured["accuracy"] <= 0.7
+    assert dpo.evaluate_dpo(policy, reference, datasets[1], 0.1)["reward_accuracy"] <= 0.7

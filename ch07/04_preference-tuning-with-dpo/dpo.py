@@ -216,11 +216,11 @@ def evaluate_dpo(policy, reference, dataset, beta, batch_size=10):
     """Measure a policy on pairs.
 
     Returns:
-        dict of numbers: loss; margin, the mean of the reward margins; accuracy, the share of pairs
-        whose chosen answer the policy finds likelier than the rejected one; reward_accuracy, the
-        share with a margin above 0; and divergence, the mean of KL(policy || reference) over the
-        tokens of all answers, in nats. There all V probabilities are compared: 0 means that the
-        two models agree.
+        dict of numbers: loss; margin, the mean of the reward margins; reward_accuracy, the share
+        of pairs with a margin above 0, where a margin of 0 counts as half; accuracy, the share of
+        pairs whose chosen answer the policy finds likelier than the rejected one; and divergence,
+        the mean of KL(policy || reference) over the tokens of all answers, in nats. There all V
+        probabilities are compared: 0 means that the two models agree.
     """
     device, logprobs, divergences = policy.tok_emb.weight.device, [], []
     for _, ids, is_answer in batches(dataset, torch.arange(len(dataset)), batch_size):
@@ -234,8 +234,8 @@ def evaluate_dpo(policy, reference, dataset, beta, batch_size=10):
     return {
         "loss": dpo_loss(margins).item(),
         "margin": margins.mean().item(),
+        "reward_accuracy": (margins.sign() / 2 + 0.5).mean().item(),
         "accuracy": (ours[0] > ours[1]).float().mean().item(),
-        "reward_accuracy": (margins > 0).float().mean().item(),
         "divergence": torch.cat(divergences).mean().item(),
     }
 
@@ -279,36 +279,6 @@ def train_dpo(policy, reference, dataset, optimizer, beta=0.1, num_epochs=1, bat
             yield loss.item()
 
 
-def forget_preference(model, dataset, optimizer, batch_size=10, num_recent=5):
-    """Supervised training on the rejected answers, until neither answer is preferred any more.
-
-    The pocket model has read friendly stories only, and finds most kind replies likelier from the
-    start. A model that has read much of the web has met both kinds; this makes the pocket model one
-    that has. The training goes through the pairs once, at most, so each batch is measured before it
-    has been seen.
-
-    Yields:
-        After each batch, the share of the last `num_recent` batches' pairs whose chosen answer was
-        likelier. The training ends when that is half or less.
-    """
-    model.train()
-    is_chosen_likelier = []
-    for _, ids, is_answer in batches(dataset, torch.randperm(len(dataset)), batch_size):
-        device = model.tok_emb.weight.device
-        logprobs = sequence_logprobs(model, ids.to(device), is_answer.to(device))  # (R,)
-        chosen, rejected = logprobs.chunk(2)  # (B,) each
-        is_chosen_likelier += (chosen > rejected).tolist()
-        recent = is_chosen_likelier[-num_recent * batch_size :]
-        yield sum(recent) / len(recent)
-        if len(recent) == num_recent * batch_size and sum(recent) <= len(recent) / 2:
-            break
-        loss = -rejected.sum() / is_answer[len(rejected) :].sum()  # nats per token
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    model.eval()
-
-
 def check_reference(policy, reference):
     """Raise a ValueError unless the reference is a model of its own that cannot learn."""
     own = {id(parameter) for parameter in policy.parameters()}
@@ -319,16 +289,7 @@ def check_reference(policy, reference):
         )
 
 
-def forgetful_pocket(training, learning_rate=1e-4):
-    """The pocket model after `forget_preference`: the policy to begin with."""
-    model = load_pocket().to(companion.device())
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
-    for _ in forget_preference(model, training, optimizer):
-        pass
-    return model
-
-
-def tune_pocket(policy, training, beta=0.1, learning_rate=1e-4, num_epochs=1):
+def tune_pocket(policy, training, beta=0.1, learning_rate=2.5e-5, num_epochs=1):
     """Train a policy on pairs; the reference, which is what it was before."""
     reference = frozen_copy(policy)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=learning_rate, weight_decay=0.0)
@@ -347,10 +308,10 @@ def main(arguments=None):
         PreferenceDataset(pairs, tiktoken.get_encoding("gpt2"), POCKET_CONFIG["context_length"])
         for pairs in load_preferences()
     )
-    policy = forgetful_pocket(training)
+    policy = load_pocket().to(companion.device())
     reference = tune_pocket(policy, training)
     before, after = (evaluate_dpo(m, reference, held_out, beta=0.1) for m in (reference, policy))
-    print("On held-out pairs, before and after:")
+    print(f"On {len(held_out)} held-out pairs, before and after:")
     for name in before:
         print(f"{name:16} {before[name]:.4f} -> {after[name]:.4f}")
     if path is not None:

@@ -79,7 +79,7 @@ def sample_answers(model, questions):
     return ids[:, questions.shape[1] :]
 
 
-def warm_up(model, num_steps=150, batch_size=64, learning_rate=0.003):
+def warm_up(model, num_steps=30, batch_size=64, learning_rate=0.003):
     """Show the model right answers for a short time, as a pretrained model has seen some before."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
     for _ in range(num_steps):
@@ -121,7 +121,7 @@ def draw_preferences(num_pairs):
     return questions[differ], chosen[differ], rejected[differ]
 
 
-def train_reward_model(reward_model, num_steps=150, num_pairs=64, learning_rate=0.003):
+def train_reward_model(reward_model, num_steps=100, num_pairs=64, learning_rate=0.003):
     """Train by pairs, and yield the loss of each step: -log sigmoid of the difference of scores.
 
     Source: Bradley and Terry 1952; Christiano et al., "Deep Reinforcement Learning from Human
@@ -178,7 +178,7 @@ def grpo_loss(logprobs, old_logprobs, advantages):
 
 
 def train_grpo(
-    model, reward=is_right, num_steps=200, num_questions=32, group_size=16, learning_rate=0.001
+    model, reward=is_right, num_steps=100, num_questions=32, group_size=8, learning_rate=0.001
 ):
     """Train a model by its own answers, and yield the mean reward `is_right` of each step.
 

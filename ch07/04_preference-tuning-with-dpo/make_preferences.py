@@ -5,8 +5,8 @@
 
 A row has a scene, who speaks next, a kind reply and a rude one. All of it is written by hand; the
 script only joins scene and speaker to a prompt that ends in an open quotation mark, closes the
-quotation marks of the replies, and shuffles the pairs. The first NUM_TRAINING are for training, the
-rest is held out.
+quotation marks of the replies, and shuffles the pairs. The first 340 are for training, the rest is
+held out (dpo.py).
 """
 
 import argparse
@@ -21,7 +21,6 @@ from companion.assets import HERE as COMPANION
 TABLE = Path(__file__).with_name("replies.tsv")
 OUTPUT = COMPANION / "data" / "preferences.json"
 COLUMNS = ["scene", "speaker", "kind", "rude"]
-NUM_TRAINING = 340
 SEED = 7
 
 
