@@ -1,7 +1,7 @@
 """Pictures of chapter 7's folder on preferences. A function's docstring is its picture's alt text.
 
-Numbers are computed here from the few named below; tests/test_dpo.py compares them with dpo.py and
-grpo.py.
+Numbers are computed here from the few named below; tests/test_images.py compares them with dpo.py
+and grpo.py.
 """
 
 from math import exp, log, sqrt
