@@ -112,7 +112,7 @@ def test_a_reward_model_learns_what_is_preferred():
 @pytest.mark.slow
 def test_rewards_teach_and_shuffled_rewards_do_not():
     start = sorter(seed=1)
-    grpo.warm_up(start)
+    grpo.show_solutions(start)
     at_first = grpo.share_right(start)
     assert 0.01 < at_first < 0.5
     shares = []

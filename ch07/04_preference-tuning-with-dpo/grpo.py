@@ -79,7 +79,7 @@ def sample_answers(model, questions):
     return ids[:, questions.shape[1] :]
 
 
-def warm_up(model, num_steps=30, batch_size=64, learning_rate=0.003):
+def show_solutions(model, num_steps=30, batch_size=64, learning_rate=0.003):
     """Show the model right answers for a short time, as a pretrained model has seen some before."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
     for _ in range(num_steps):
@@ -225,7 +225,7 @@ def main(arguments=None):
     companion.setup()
     torch.manual_seed(123)
     model = GPTModel(SORT_CONFIG)
-    warm_up(model)
+    show_solutions(model)
     for step, mean_reward in enumerate(train_grpo(model, reward), 1):
         if step == 1 or step % 20 == 0:
             print(f"step {step:3}: {mean_reward:.0%} of the sampled answers are right")
