@@ -845,3 +845,25 @@ def test_the_batch_in_pictures_of_instructions_is_the_collate_functions(monkeypa
     assert (ch07["INPUTS"], ch07["TARGETS"]) == (inputs.tolist(), targets.tolist())
     _, shifted = custom_collate_fn(ch07["ROWS"], ignore_index=ch07["END"])  # nothing is masked
     assert ch07["SHIFTED"] == shifted.tolist()
+
+
+def test_numbers_in_pictures_of_preferences_are_those_of_the_scripts(monkeypatch):
+    torch = pytest.importorskip("torch")
+    from dpo import dpo_loss, reward_margins
+    from grpo import group_advantages, solve
+
+    monkeypatch.syspath_prepend(IMAGES / "src")
+    pictures = runpy.run_path(str(IMAGES / "src" / "ch07_preferences.py"))
+    policy, reference = (torch.tensor(pictures[name]) for name in ("POLICY", "REFERENCE"))
+    margins = reward_margins(policy, reference, pictures["BETA"])
+    assert margins.tolist() == [pictures["MARGIN_OF_PAIR"]]
+    for margin in (-2.0, 0.0, 1.5, 3.0):
+        given = torch.tensor([margin], requires_grad=True)
+        loss = dpo_loss(given)
+        loss.backward()
+        assert pictures["loss_of"](margin) == pytest.approx(loss.item(), rel=1e-5)
+        assert pictures["share"](margin) == pytest.approx(-given.grad.item(), rel=1e-5)
+    rewards = torch.tensor([pictures["REWARDS"]], dtype=torch.float)
+    shown = pictures["advantages"]()
+    assert shown == pytest.approx(group_advantages(rewards)[0].tolist(), abs=0.001)
+    assert solve(torch.tensor([[7, 3, 9, 3, 5, 10]])).tolist() == [[3, 3, 5, 7, 9]]

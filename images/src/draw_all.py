@@ -20,7 +20,8 @@ def drawn():
     for source in sorted([*SOURCES.glob("ch*.py"), *SOURCES.glob("appendix-*.py")]):
         chapter = importlib.import_module(source.stem)
         for name, draw in chapter.DRAWINGS.items():
-            pictures[IMAGES / source.stem / f"{name}.svg"] = draw().svg(chapter.ALT[name])
+            folder = source.stem.partition("_")[0]  # ch07_preferences.py draws into ch07/
+            pictures[IMAGES / folder / f"{name}.svg"] = draw().svg(chapter.ALT[name])
     return pictures
 
 
