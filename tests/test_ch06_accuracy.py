@@ -33,7 +33,6 @@ def test_95_percent_of_the_books_messages_are_right(sms_collection, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS)
-def test_without_an_update_it_is_chance(seed):
+def test_without_an_update_it_is_chance():
     """Control of both."""
-    assert accuracy_of(companion.asset("messages.tsv"), seed, num_epochs=0) < 0.75
+    assert accuracy_of(companion.asset("messages.tsv"), SEEDS[0], num_epochs=0) < 0.75

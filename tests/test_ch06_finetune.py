@@ -376,6 +376,19 @@ def test_a_classifier_is_saved_and_loaded(tmp_path, capsys, monkeypatch):
     assert "There is no checkpoint" in capsys.readouterr().err
 
 
+def test_the_command_line_trains_on_a_file_of_ones_own(tmp_path, capsys, monkeypatch):
+    trained = []
+    monkeypatch.setattr(ch06, "finetune_pocket", lambda *arguments: trained.append(arguments))
+    path = write(tmp_path / "own.tsv", "ham\thi there\nspam\twin a prize\n")
+    assert ch06.main(["--data", str(path), "--path", "c.pth", "--seed", "7"]) == 0
+    [(messages, saved, seed)] = trained
+    assert (messages["Text"].tolist(), saved, seed) == (["hi there", "win a prize"], "c.pth", 7)
+    write(path, "ham,hi there\n")
+    assert ch06.main(["--data", str(path)]) == 2
+    assert "must have two columns" in capsys.readouterr().err
+    assert len(trained) == 1
+
+
 # The book's figures
 
 

@@ -12,6 +12,7 @@ import math
 import shutil
 import sys
 import tempfile
+import time
 import zipfile
 from functools import partial
 from itertools import islice
@@ -484,9 +485,11 @@ def finetune_pocket(table, path=None, seed=123, num_epochs=4, learning_rate=5e-4
     model = LastTextToken(make_classifier(load_pocket()).requires_grad_(True)).to(device)
     batches = DataLoader(batches_by_length(loaders[0].dataset), batch_size=None, shuffle=True)
     optimizer = falling_adamw(model, learning_rate, num_epochs * len(batches))
+    start = time.perf_counter()
     train_classifier_simple(
         model, batches, loaders[1], optimizer, device, num_epochs, eval_freq=50, eval_iter=5
     )
+    print(f"{time.perf_counter() - start:.0f} seconds")
     accuracies = [calc_accuracy_loader(loader, model, device) for loader in loaders]
     for name, accuracy in zip(("training", "validation", "test"), accuracies, strict=True):
         print(f"{name} accuracy: {accuracy:.2%}")
@@ -499,18 +502,21 @@ def main(arguments=None):
     """The command line; the exit status, 2 where something cannot be done."""
     parser = argparse.ArgumentParser(description="Train a classifier of messages, or use it.")
     parser.add_argument("--path", help="the classifier's file, written unless there is a message")
+    parser.add_argument("--data", help="a file of messages to train on, instead of messages.tsv")
+    parser.add_argument("--seed", type=int, default=123, help="of the training (default: 123)")
     parser.add_argument("--message", help="a text to classify")
     options = parser.parse_args(arguments)
-    if options.message is None:
-        companion.setup()
-        finetune_pocket(read_messages(companion.asset("messages.tsv")), options.path)
-        return 0
-    if options.path is None:
+    if options.message is not None and options.path is None:
         parser.error("--message needs --path, the file of a classifier that was trained before")
     companion.prepare_tokenizer()
     try:
-        model = load_classifier(options.path)
-        print(classify_review(options.message, model, tiktoken.get_encoding("gpt2"), "cpu"))
+        if options.message is None:
+            companion.setup()
+            table = read_messages(options.data or companion.asset("messages.tsv"))
+            finetune_pocket(table, options.path, options.seed)
+        else:
+            model = load_classifier(options.path)
+            print(classify_review(options.message, model, tiktoken.get_encoding("gpt2"), "cpu"))
     except (FileNotFoundError, ValueError) as error:
         print(f"gpt_class_finetune.py: {error}", file=sys.stderr)
         return 2
