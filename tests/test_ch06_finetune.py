@@ -195,6 +195,14 @@ def test_a_table_of_another_kind_is_refused(tmp_path, text, message):
         ch06.SpamDataset(write(tmp_path / "a.csv", text), TOKENIZER)
 
 
+def test_a_message_longer_than_the_models_context_is_told_before_training(tmp_path):
+    path = write(tmp_path / "m.csv", f"Label,Text\n0,hi\n1,win {'very ' * 20}\n0,yo\n")
+    ch06.check_fits(ch06.SpamDataset(path, TOKENIZER), context_length=30)
+    ch06.check_fits(ch06.SpamDataset(path, TOKENIZER, max_length=12), context_length=12)
+    with pytest.raises(ValueError, match=r"has 2\d tokens, more than the 12 .* 'win very very"):
+        ch06.check_fits(ch06.SpamDataset(path, TOKENIZER), context_length=12)
+
+
 def test_all_parts_have_the_training_parts_length(tmp_path):
     rows = [("ham" if i % 2 else "spam", "word " * (1 + i % 7)) for i in range(40)]
     loaders = ch06.create_spam_loaders(ch06.random_split(table(*rows), 0.7, 0.1), tmp_path)

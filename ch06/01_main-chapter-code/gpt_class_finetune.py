@@ -208,6 +208,17 @@ def pad_or_cut(ids, length, pad_token_id=PAD_TOKEN_ID):
     return ids[:length] + [pad_token_id] * (length - len(ids))
 
 
+def check_fits(dataset, context_length, pad_token_id=PAD_TOKEN_ID):
+    """Raise a ValueError about the first message of a `SpamDataset` that the model cannot hold."""
+    for text, ids in zip(dataset.data["Text"], dataset.encoded_texts, strict=True):
+        num_own = sum(i != pad_token_id for i in ids)
+        if num_own > context_length:
+            raise ValueError(
+                f"A message has {num_own} tokens, more than the {context_length} of the model's "
+                f"context. Shorten it, or cut all with max_length. It is {text[:40]!r}..."
+            )
+
+
 def create_spam_loaders(parts, folder, batch_size=8, max_length=None):
     """Loaders of (ids, labels), (B, T) and (B,), of the parts that `random_split` gives.
 
@@ -476,11 +487,15 @@ def finetune_pocket(table, path=None, seed=123, num_epochs=4, learning_rate=5e-4
 
     Returns:
         The classifier, and its accuracies on the training, validation and test part.
+
+    Raises:
+        ValueError: the table cannot be balanced and split, or a message is longer than the context.
     """
     device = companion.device()
     parts = random_split(create_balanced_dataset(table), 0.7, 0.1)
     with tempfile.TemporaryDirectory() as folder:
         loaders = create_spam_loaders(parts, Path(folder))
+    check_fits(loaders[0].dataset, POCKET_CONFIG["context_length"])  # the others are cut to it
     torch.manual_seed(seed)
     model = LastTextToken(make_classifier(load_pocket()).requires_grad_(True)).to(device)
     batches = DataLoader(batches_by_length(loaders[0].dataset), batch_size=None, shuffle=True)
