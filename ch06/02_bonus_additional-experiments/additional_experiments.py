@@ -87,7 +87,7 @@ EXPERIMENTS = {  # {group: {name: choices}}, in the order of the table
         "head": replace(CHAPTER, trains="head", learning_rate=5e-3),
         "two blocks": replace(CHAPTER, trains="two blocks"),
         "all": replace(CHAPTER, trains="all"),
-        "LoRA": replace(CHAPTER, trains="LoRA", learning_rate=5e-3),
+        "LoRA": replace(CHAPTER, trains="LoRA", learning_rate=2e-3),
         "all, from random weights": replace(CHAPTER, trains="all", is_pretrained=False),
     },
     "causal mask off": {
