@@ -87,7 +87,9 @@ def test_a_rank_that_cannot_be_is_told():
         LoRALayer(5, 3, rank=0, alpha=1)
 
 
-def test_it_computes_what_peft_does():
+@pytest.fixture
+def both():
+    """A model with our updates, the same with peft's, and the names of the layers that have one."""
     peft = pytest.importorskip("peft")
     ours, theirs = toy_model(rank=3), toy_model()
     names = [name for name, module in theirs.named_modules() if isinstance(module, nn.Linear)]
@@ -98,9 +100,46 @@ def test_it_computes_what_peft_does():
             update, layer = ours.get_submodule(name).lora, theirs.get_submodule(name)
             layer.lora_A["default"].weight.copy_(update.A.T)  # (R, in): nn.Linear's way round
             layer.lora_B["default"].weight.copy_(update.B.T)
+    return ours, theirs, names
+
+
+def test_it_computes_what_peft_does(both):
+    ours, theirs, names = both
+    with torch.no_grad():
         torch.testing.assert_close(ours(IDS), theirs(IDS), atol=1e-6, rtol=1e-5)
-        layer.lora_B["default"].weight.zero_()  # control
+        theirs.get_submodule(names[-1]).lora_B["default"].weight.zero_()  # control
         assert not torch.allclose(ours(IDS), theirs(IDS), atol=1e-3)
+
+
+def test_its_gradients_are_those_of_peft(both):
+    ours, theirs, names = both
+    for model in (ours, theirs):
+        nn.functional.cross_entropy(model(IDS).flatten(0, 1), IDS.flatten()).backward()
+    for name in names:
+        update, layer = ours.get_submodule(name).lora, theirs.get_submodule(name)
+        for matrix, other in [(update.A, layer.lora_A), (update.B, layer.lora_B)]:
+            wanted = other["default"].weight.grad.T
+            torch.testing.assert_close(matrix.grad, wanted, atol=1e-6, rtol=1e-4)
+            assert wanted.abs().max() > 1e-4  # control
+
+
+def test_merged_weights_are_those_of_peft(both):
+    ours, theirs, names = both
+    before = {name: ours.get_submodule(name).linear.weight.clone() for name in names}
+    merge_lora(ours)
+    for name in names:
+        layer = theirs.get_submodule(name)
+        layer.merge()
+        merged = ours.get_submodule(name).weight
+        torch.testing.assert_close(merged, layer.base_layer.weight, atol=1e-6, rtol=1e-5)
+        assert not torch.allclose(merged, before[name], atol=1e-3)  # control
+
+
+@pytest.mark.parametrize("rank", [1, 4, 25])
+def test_a_is_drawn_between_plus_and_minus_one_over_the_root_of_the_rank(rank):
+    torch.manual_seed(0)
+    drawn = LoRALayer(400, 3, rank, alpha=1).A.abs().max().item()
+    assert 0.95 / rank**0.5 < drawn <= 1 / rank**0.5
 
 
 def test_the_books_numbers_of_parameters():

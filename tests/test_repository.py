@@ -135,10 +135,14 @@ def imported_modules(source):
             yield node.module.split(".")[0]
 
 
+# Of a later unit, but free for all: LoRA is used from chapter 6 on, and needs no chapter itself.
+FREE_FOR_ALL = {"lora"}
+
+
 def forward_imports(unit, source, unit_of):
     """Modules of later units that the source imports."""
     place = IN_READING_ORDER.index
-    modules = [name for name in imported_modules(source) if name in unit_of]
+    modules = [name for name in imported_modules(source) if name in unit_of.keys() - FREE_FOR_ALL]
     return [name for name in modules if place(unit_of[name]) > place(unit)]
 
 
@@ -150,6 +154,13 @@ def test_scripts_and_notebooks_import_earlier_chapters_only():
     for name, path in NOTEBOOKS.items():
         for cell in notebook_cells(path, "code"):
             assert forward_imports(Path(name).parts[0], cell["source"], unit_of) == []
+
+
+def test_what_is_free_for_all_needs_no_chapter():
+    modules = {script.stem: script for script in SCRIPTS}
+    for name in FREE_FOR_ALL:
+        imported = set(imported_modules(modules[name].read_text(encoding="utf-8")))
+        assert imported and imported.isdisjoint(modules)
 
 
 def test_a_forward_import_is_found():

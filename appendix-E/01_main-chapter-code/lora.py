@@ -13,7 +13,7 @@ from torch import nn
 class LoRALayer(nn.Module):
     """The update of a linear layer, as a product of two thin matrices: alpha / rank * x A B.
 
-    B starts at zero, and with it the update.
+    The update is zero at first, because B is.
 
     Args:
         in_dim, out_dim: widths of the layer that it is an update of.
@@ -21,7 +21,10 @@ class LoRALayer(nn.Module):
         alpha: how strong the update is; with alpha = 2 * rank it counts twice.
 
     Attributes:
-        A: (in_dim, R). B: (R, out_dim).
+        A: (in_dim, R), drawn between plus and minus 1 / sqrt(R). PyTorch takes the second dimension
+            for the number of inputs; the library peft, which has A the other way round, draws
+            between plus and minus 1 / sqrt(in_dim).
+        B: (R, out_dim), zeros.
 
     Raises:
         ValueError: `rank` is below 1.
@@ -35,7 +38,7 @@ class LoRALayer(nn.Module):
         if rank < 1:
             raise ValueError(f"rank must be at least 1, but is {rank}.")
         self.A = nn.Parameter(torch.empty(in_dim, rank))
-        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))  # as nn.Linear
+        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
         self.B = nn.Parameter(torch.zeros(rank, out_dim))
         self.rank, self.alpha = rank, alpha
 
