@@ -1,7 +1,7 @@
 """Chapter 6's claim: finetuned for a minute, the pocket model is right in 95 of 100 messages.
 
-A run takes a minute on two cores, so these tests are slow. Each has a control: without an update
-the accuracy is that of chance.
+A run takes a minute on two cores, so only `-m training` runs these tests. Each has a control:
+without an update the accuracy is that of chance.
 """
 
 import pytest
@@ -9,6 +9,7 @@ import pytest
 import companion
 import gpt_class_finetune as ch06
 
+pytestmark = [pytest.mark.slow, pytest.mark.training]
 companion.prepare_tokenizer()
 SEEDS = (1, 2, 3)
 
@@ -19,20 +20,17 @@ def accuracy_of(path, seed, **settings):
     return accuracy
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_95_percent_of_the_embedded_messages_are_right(seed):
     assert accuracy_of(companion.asset("messages.tsv"), seed) >= 0.95
 
 
 @pytest.mark.book
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_95_percent_of_the_books_messages_are_right(sms_collection, seed):
     assert accuracy_of(sms_collection, seed) >= 0.95
 
 
-@pytest.mark.slow
 def test_without_an_update_it_is_chance():
     """Control of both."""
     assert accuracy_of(companion.asset("messages.tsv"), SEEDS[0], num_epochs=0) < 0.75

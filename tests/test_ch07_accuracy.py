@@ -17,7 +17,7 @@ from gpt_instruction_finetuning import (
 )
 from pocket_model import load_pocket
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.training]
 SEEDS = (1, 2, 3)
 
 # Kinds of task with the least share of right answers, mean over the seeds, that an epoch must reach

@@ -276,6 +276,7 @@ def datasets():
 
 
 @pytest.mark.slow
+@pytest.mark.training
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_pocket_model_learns_to_prefer_kind_replies(seed, datasets):
     training, held_out = datasets
@@ -291,6 +292,7 @@ def test_the_pocket_model_learns_to_prefer_kind_replies(seed, datasets):
 
 
 @pytest.mark.slow
+@pytest.mark.training
 def test_pairs_turned_around_at_random_teach_nothing(datasets):
     """Control: what is learned comes from which answer is called the chosen one."""
     pairs = dpo.load_preferences()[0]
