@@ -207,13 +207,13 @@ def measure_choices(choices, seed, parts, num_updates=NUM_UPDATES, **model):
     seconds = time.perf_counter() - start
     return {
         "trained": sum(p.numel() for p in trained),
-        "accuracy": share_right(classifier.eval(), *test, choices, longest),
+        "accuracy": accuracy_of(classifier.eval(), *test, choices, longest),
         "seconds": seconds,
     }
 
 
 @torch.no_grad()
-def share_right(classifier, messages, labels, choices, longest):
+def accuracy_of(classifier, messages, labels, choices, longest):
     num_right = 0
     for batch, targets in message_batches(messages, labels, torch.arange(len(messages))):
         predicted = class_logits(classifier, batch, choices, longest).argmax(dim=-1)
