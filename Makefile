@@ -46,7 +46,7 @@ lab: $(STAMP)  ## open JupyterLab on 127.0.0.1 at the table of contents
 	$(BIN)/python -m companion lab
 
 test: lint  ## lint, unit tests, every notebook against its stored outputs
-	$(PYTEST) -n 2 --dist loadscope --nbval --nbval-current-env --nbval-cell-timeout=300 tests $(NOTEBOOK_FOLDERS)
+	$(PYTEST) -n 2 --dist loadscope --nbval --nbval-current-env --nbval-cell-timeout=900 tests $(NOTEBOOK_FOLDERS)
 
 test-fast: $(STAMP)  ## unit tests alone, under a minute
 	$(PYTEST) -n 2 --dist loadscope -m "not (notebook or browser or cuda or book or slow)" tests
