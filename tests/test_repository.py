@@ -224,6 +224,8 @@ def cell_faults(cell, following):
         yield f"{where} has an unknown tag: {tags - KNOWN_TAGS}"
     if "sys.path" in cell["source"] or re.search(r"import \*", cell["source"]):
         yield f"{where} touches sys.path or imports *"
+    if cell["source"].rstrip().endswith(";"):  # nbval takes no notice of it, and sees an output
+        yield f"{where} ends with a semicolon"
     is_setup = "companion.setup()" in cell["source"]
     is_followed_up = following and "assert" in following["source"]
     if "nbval-ignore-output" in tags and not (is_setup or is_followed_up):
@@ -280,6 +282,7 @@ TEXT = {"output_type": "stream", "name": "stdout", "text": "1\n"}
         (code_cell('# hint("2.1")', 3), None),
         (code_cell("print(1)", 3), "stores no output"),
         (code_cell("1 + 1", 3), "stores no output"),
+        (code_cell("f(1);", 3), "ends with a semicolon"),
         (code_cell("print(1)", 7, [TEXT]), "counts"),
         (code_cell("1/0", 3, [{"output_type": "error"}]), "stores an error"),
         (code_cell("print(1)", 3, [{**TEXT, "name": "stderr"}]), "stores a warning"),
