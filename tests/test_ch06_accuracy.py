@@ -1,7 +1,7 @@
-"""Chapter 6's claim: finetuned for a minute, the pocket model is right in 95 of 100 messages.
+"""Chapter 6's aim: finetuned for a minute, the pocket model is right in 95 of 100 messages.
 
-A run takes a minute on two cores, so only `-m training` runs these tests. Each has a control:
-without an update the accuracy is that of chance.
+An aim that is not shown to be reached yet, over seeds or on the book's messages. Only `-m training`
+runs these tests. Each has a control: without an update the accuracy is that of chance.
 """
 
 import pytest
