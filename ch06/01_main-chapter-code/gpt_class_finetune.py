@@ -476,7 +476,7 @@ def falling_adamw(model, learning_rate, num_updates):
 
 
 def finetune_pocket(table, path=None, seed=123, num_epochs=4, learning_rate=5e-4):
-    """Make a classifier of the pocket model, in a minute on two cores.
+    """Make a classifier of the pocket model.
 
     Unlike the book, all of the model is trained, and it is read at the last token of the message.
 
