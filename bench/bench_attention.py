@@ -33,6 +33,7 @@ from pathlib import Path
 import torch
 
 import companion
+from companion import timings
 from mha_variants import (
     VARIANTS,
     from_chapter,
@@ -197,18 +198,11 @@ def proc_status(field):
 
 def machine(device):
     """What the figures depend on, as one line."""
-    parts = [f"{cpu_name()}, {os.cpu_count()} cores"]
+    parts = [timings.machine()]
     if device.type == "cuda":
         parts.append(torch.cuda.get_device_name(device))
     parts += [f"Python {platform.python_version()}", f"torch {torch.__version__}", f"on {device}"]
     return ", ".join(parts)
-
-
-def cpu_name():
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def input_shape(batch_size, num_tokens):

@@ -21,6 +21,7 @@ import tokenizers
 
 import companion
 from bpe import BPETokenizer
+from companion.timings import machine
 
 NUM_MERGES = 1_000
 TEXT_BYTES = 1_000_000
@@ -138,13 +139,6 @@ def print_table(task, rows, same):
     print(f"\nSame ids: {same}. At most {LIMIT} times {rows[1][0]}: {verdict} ({ratio:.1f}).\n")
 
 
-def cpu_name():
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def main(text_path=None):
     companion.setup()
     if text_path is None:
@@ -152,7 +146,7 @@ def main(text_path=None):
     else:
         text, source = Path(text_path).read_text(encoding="utf-8"), Path(text_path).name
     num_bytes = len(text.encode("utf-8"))
-    print(f"\nMachine: {cpu_name()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    print(f"\nMachine: {machine()}, Python {platform.python_version()}")
     print(f"Against: tiktoken {tiktoken.__version__}, tokenizers {tokenizers.__version__}")
     print(f"Text: {num_bytes / 1e6:.2f} MB, {source}\n")
     print_table(f"training, {NUM_MERGES:,} merges", *bench_training(text))

@@ -10,16 +10,14 @@ each weight is read once per token (of the embeddings, one row).
 """
 
 import argparse
-import os
-import platform
 import time
 from functools import partial
-from pathlib import Path
 
 import torch
 import transformers
 
 import companion
+from companion.timings import machine
 from gpt import GPT_CONFIG_124M, GPTModel, generate_text_simple
 from gpt_with_kv_cache import GPTModelWithCache, generate_text_cached
 
@@ -109,13 +107,6 @@ def bench_generation(writers, matrix, rounds):
     return best, fastest, all(torch.equal(first, other) for other in others)
 
 
-def cpu_name():
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def verdict(is_met):
     return "met" if is_met else "NOT met"
 
@@ -150,7 +141,7 @@ def main(new_tokens, threads=None, cfg=GPT_CONFIG_124M):
     assert same, "The three writers chose different ids."
 
     read = bytes_per_token(model)
-    print(f"\nMachine: {cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads")
+    print(f"\nMachine: {machine()}, {torch.get_num_threads()} threads")
     print(f"Software: torch {torch.__version__}, transformers {transformers.__version__}")
     print(f"Model: {sum(p.numel() for p in model.parameters()):,} parameters, float32")
     print(f"Memory bandwidth of a matrix-vector product: {fastest / 1e9:.1f} GB/s")

@@ -10,8 +10,6 @@ which are hard to tell apart and slower.
 """
 
 import argparse
-import os
-import platform
 import random
 import time
 from pathlib import Path
@@ -19,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import companion
+from companion.timings import machine
 from find_near_duplicates import near_duplicates, shingles_of, texts_of_file
 
 NUM_TEXTS = 50_000
@@ -84,19 +83,12 @@ def timed(search, texts):
     return time.perf_counter() - start, found
 
 
-def cpu_name():
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def main(file=None):
     companion.setup()
     kinds = {"free": made_up_texts(NUM_TEXTS), "templates": template_texts(NUM_TEXTS)}
     if file:
         kinds = {Path(file).name: texts_of_file(file)}
-    print(f"\nMachine: {cpu_name()}, {os.cpu_count()} cores, numpy {np.__version__}\n")
+    print(f"\nMachine: {machine()}, numpy {np.__version__}\n")
     few = f"{NUM_BRUTE_FORCE:,} of them"
     print(f"| texts | number | pairs | seconds | {few}, seconds | all pairs, seconds | ratio |")
     print("|---|---|---|---|---|---|---|")

@@ -10,8 +10,6 @@ Seconds are those of the whole command, its start and its check of the sources i
 """
 
 import argparse
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -24,6 +22,7 @@ import tiktoken
 
 import companion
 import prepare_text
+from companion.timings import machine
 from token_shards import read_manifest
 
 SMALL_MB, LARGE_MB = 1, 100
@@ -93,16 +92,9 @@ def measure(megabytes, workers):
     }
 
 
-def cpu_name():
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def main(large_mb=LARGE_MB):
     companion.setup()
-    print(f"\nMachine: {cpu_name()}, {os.cpu_count()} cores, tiktoken {tiktoken.__version__}\n")
+    print(f"\nMachine: {machine()}, tiktoken {tiktoken.__version__}\n")
     print("| text | workers | peak memory | seconds | tokens per second |")
     print("|---|---|---|---|---|")
     verdicts = []

@@ -23,7 +23,6 @@ book's and the tuned one are timed in both. Together they need about 13 GB.
 
 import argparse
 import multiprocessing
-import os
 from functools import partial
 
 import torch
@@ -32,8 +31,9 @@ import transformers
 from transformers.activations import ACT2FN
 
 import companion
-from bench.bench_generate import cpu_name, hugging_face_copy, verdict
+from bench.bench_generate import hugging_face_copy, verdict
 from companion.session import keep_freed_memory
+from companion.timings import machine
 from gpt import GPT_CONFIG_124M, GPTModel
 from speed_ladder import (
     LADDER,
@@ -137,7 +137,7 @@ def serve(connection, keeps_memory, threads, cfg, batch_size):
 def main(rounds=ROUNDS, threads=None, cfg=CONFIG, batch_size=BATCH_SIZE):
     companion.setup()
     threads = threads or torch.get_num_threads()
-    print(f"\nMachine: {cpu_name()}, {os.cpu_count()} cores, {threads} threads")
+    print(f"\nMachine: {machine()}, {threads} threads")
     print(f"Software: torch {torch.__version__}, transformers {transformers.__version__}")
     usual, keeping = (Worker(keeps, threads, cfg, batch_size) for keeps in (False, True))
     timers = {name: partial(usual.timer, name) for name in (*LADDER, *THEIRS, OURS, *SIDES)}

@@ -5,15 +5,13 @@ One multiplication with the addition that follows it counts as 2 FLOPs (floating
 Run it for the four GPT-2 sizes, and for this machine's speed: python gpt_cost.py
 """
 
-import os
-import platform
 import time
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from companion import timings
 from gpt import GPT_CONFIG_124M, GPTModel
 
 GPT2_SIZES = {
@@ -188,15 +186,9 @@ def forward_speed(model, cfg, batch_size, num_tokens, repeats=5):
 
 def machine():
     """The processor's name and the threads that PyTorch uses."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor() or platform.machine()
     threads = torch.get_num_threads()
-    return (
-        f"{name}, {os.cpu_count()} cores, {threads} thread{'s' if threads > 1 else ''} used, "
-        f"torch {torch.__version__}"
-    )
+    used = f"{threads} thread{'s' if threads > 1 else ''} used"
+    return f"{timings.machine()}, {used}, torch {torch.__version__}"
 
 
 def print_sizes(num_tokens=1024):
