@@ -19,6 +19,7 @@ import companion
 from companion.assets import manifest
 from evaluate_pocket import PROMPTS, nats_per_token, prefers_right, read_fill_in, sample
 from gpt_train import text_to_token_ids
+from pocket_experiments import EXPERIMENTS
 from pocket_model import FILE, POCKET_CONFIG, load_pocket
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,6 +72,13 @@ def corpus_rows():
             )
 
 
+def experiment_rows():
+    """A line of the card for the end of each experiment."""
+    ends = {row["experiment"]: row for row in rows_of("experiments.csv")}
+    for name, row in ends.items():
+        yield f"| {name} | {int(row['tokens']):,} | {float(row['val_loss']):.2f} |"
+
+
 @pytest.fixture(scope="module")
 def model():
     return load_pocket()
@@ -85,7 +93,7 @@ def untrained():
     return model
 
 
-@pytest.mark.parametrize("expected", [training_rows, corpus_rows])
+@pytest.mark.parametrize("expected", [training_rows, corpus_rows, experiment_rows])
 def test_tables_say_what_the_files_say(expected):
     rows = list(expected())
     assert len(rows) >= 3
@@ -93,6 +101,13 @@ def test_tables_say_what_the_files_say(expected):
     assert -1 not in at, [row for row, place in zip(rows, at, strict=True) if place < 0]
     assert at == sorted(at)
     assert f"{rows[0][:-3]}99 |" not in CARD  # control
+
+
+def test_the_experiments_are_all_there():
+    ends = {row["experiment"]: float(row["val_loss"]) for row in rows_of("experiments.csv")}
+    assert list(ends) == list(EXPERIMENTS)
+    noise = abs(ends["base"] - ends["another seed"])
+    assert stated(r"The seed alone moves the loss by ([\d.]+)\. ") == [round(noise, 2)]
 
 
 def test_sizes_and_hash():

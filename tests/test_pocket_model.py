@@ -1,12 +1,22 @@
 """The pocket model's file: packing, the row of tokens never met, and faults."""
 
 import pytest
+import tiktoken
 import torch
 
 import companion
 import pocket_model
 from gpt import GPTModel
-from pocket_model import POCKET_CONFIG, fit, pack, row_of_rare_tokens, unpack
+from pocket_model import (
+    POCKET_CONFIG,
+    fit,
+    pack,
+    row_of_rare_tokens,
+    separate_new_tokens,
+    unpack,
+)
+
+companion.prepare_tokenizer()
 
 
 def test_unpacking_gives_back_what_was_packed():
@@ -18,6 +28,21 @@ def test_unpacking_gives_back_what_was_packed():
     torch.testing.assert_close(table[[5, 0, 2]], weights["tok_emb.weight"], atol=2e-3, rtol=1e-3)
     torch.testing.assert_close(table[[1, 3, 4, 6]], rare.expand(4, 4), atol=2e-3, rtol=1e-3)
     torch.testing.assert_close(unpacked["a"], weights["a"], atol=2e-3, rtol=1e-3)
+
+
+def test_new_tokens_get_rows_of_their_own():
+    model = pocket_model.load_pocket()
+    before = model.tok_emb.weight.detach().clone()
+    tokenizer = tiktoken.get_encoding("gpt2")
+    ids = tokenizer.encode("The plural and the past tense")
+    new_ids = separate_new_tokens(model, [ids, ids[1:]])
+    assert [tokenizer.decode([i]) for i in new_ids] == [" tense", " plural"]
+    rows = model.tok_emb.weight.detach()
+    assert torch.equal(before[new_ids[0]], before[new_ids[1]])  # control: they shared one
+    assert not torch.allclose(rows[new_ids[0]], rows[new_ids[1]], atol=0.1)
+    assert (rows != before).any(dim=1).nonzero()[:, 0].tolist() == new_ids
+    assert separate_new_tokens(model, [tokenizer.encode(" the")]) == []
+    assert torch.equal(model.out_head.weight, rows)  # what can be read can be written
 
 
 def test_tokens_never_met_have_the_probability_that_was_asked_for():

@@ -9,6 +9,8 @@ the tokens that it has met, see `pack`.
 Shapes: V GPT-2's vocabulary (50,257), K tokens that the model has met, C width of a vector.
 """
 
+from itertools import chain
+
 import torch
 from safetensors.torch import load_file
 
@@ -43,6 +45,31 @@ def load_pocket(cfg=POCKET_CONFIG):
     model.out_head.weight = model.tok_emb.weight
     fit(model, weights)
     return model.eval()
+
+
+def separate_new_tokens(model, encoded_texts):
+    """Give each token of some texts that the model has not met a row of its own in its table.
+
+    All such tokens have the same row, so the model can neither tell them apart nor write one of
+    them. Each gets that row plus a random one, half as long as those by which other rows differ.
+
+    Args:
+        model: what `load_pocket` gives, which is changed.
+        encoded_texts: lists of ids.
+
+    Returns:
+        The ids of these tokens, a sorted list.
+
+    Raises:
+        AssetError: as `load_pocket`.
+    """
+    met = load_file(companion.asset(FILE))["vocabulary"].tolist()
+    new_ids = sorted(set(chain.from_iterable(encoded_texts)) - set(met))
+    table = model.tok_emb.weight  # (V, C)
+    with torch.no_grad():
+        spread = table[met].std(dim=0)  # (C,)
+        table[new_ids] += 0.5 * spread * torch.randn(len(new_ids), len(spread)).to(table.device)
+    return new_ids
 
 
 def fit(model, weights):
