@@ -183,7 +183,7 @@ def balance_and_split():
         for k in range(stripes):
             color = SPAM if (k * 7 + i) % 5 in (0, 3) or (k * 3) % 7 == 1 else HAM
             d.rect(Box(x + 4 + (w - 8) * k / stripes, 268, (w - 8) / stripes, 26), color, color)
-        names = ("to learn from", "validation:\nto choose by", "test: looked\nat once only")
+        names = ("to learn from", "validation:\nto choose by", "test: to\nmeasure with")
         left = (x, x - 28, x + 36)[i]  # the second is narrow
         d.label(left, 318, f"{rows:,}", INK, bold=True)
         d.label(left, 338, names[i], INK)
@@ -295,9 +295,13 @@ def frozen_and_trained():
         f"trained: {trained:,},\n{trained / (trained + frozen):.0%} of all",
     )
     d.label(
-        MARGIN, 424, "The lower layers know words and phrases already; the upper ones are closer"
+        MARGIN, 424, "This is the book's choice: the upper layers are closer to the answer, and"
     )
-    d.label(MARGIN, 444, "to the answer. Fewer gradients make a step faster, too.")
+    d.label(
+        MARGIN,
+        444,
+        "fewer gradients make a step faster. Section 6.7 trains all of the pocket model.",
+    )
     return d
 
 
@@ -379,7 +383,9 @@ def where_to_read():
         "The book pads every message to the same length, in training and in use, so that",
     )
     d.label(
-        MARGIN, 336, "the model can learn to read at the end. Where the length changes, it is lost."
+        MARGIN,
+        336,
+        "the model can learn to read at the end. With another length, the answer may change.",
     )
     return d
 

@@ -180,15 +180,17 @@ def inputs_targets():
     """Inputs and targets of the three rows. The first row is 0 1 2 3 4 and has the targets 1 2 3 4
     50256; the second is 5 6 and three times 50256, with the targets 6 and four times 50256; the
     third is 7 8 9 and twice 50256, with the targets 8 9 and three times 50256."""
-    d = Drawing("Targets are the inputs, one token later", 420)
-    for name, y, rows in [("inputs", 76, INPUTS), ("targets", 240, SHIFTED)]:
-        d.label(MARGIN, y + 60, name, INK, bold=True)
-        ids(d, 130, y, rows, w=80)
-    for c in range(1, 5):
-        x = 130 + 84 * c + 40
-        d.arrow((x, 194), (x - 84, 240), gap=4)
-    d.label(572, 216, "the same id", GREY)
-    d.label(MARGIN, 388, "Every row ends with 50256, more often than once where it was filled up.")
+    d = Drawing("Targets are the inputs, one token later", 456)
+    for r, rows in enumerate(zip(INPUTS, SHIFTED, strict=True)):
+        y = 76 + 116 * r
+        for name, row, row_y in zip(("inputs", "targets"), rows, (y, y + 56), strict=True):
+            d.label(MARGIN, row_y + 17, name, INK, bold=True)
+            ids(d, 130, row_y, [row], w=80)
+        for c in range(1, 5):
+            x = 130 + 84 * c + 40
+            d.arrow((x, y + 34), (x - 84, y + 56), gap=2)
+    d.label(572, 121, "the same id", GREY)
+    d.label(MARGIN, 424, "Targets end with 50256, more often than once where a row was filled up.")
     return d
 
 

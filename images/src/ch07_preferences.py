@@ -138,7 +138,7 @@ def two_roads():
     """Roads from preferences to a tuned model. In the upper one pairs train a reward model, which
     gives points to the model's answers, and a method such as PPO or GRPO tunes the model by them. A
     program that checks answers can take the reward model's place, and then no pairs are needed. The
-    lower road is DPO: the loss is of the pairs themselves."""
+    lower road is DPO: the loss is computed from the pairs themselves."""
     d = Drawing("Two roads to a tuned model", 348)
     d.box(MARGIN, 176, 110, 60, "preference\npairs", TEXT)
     d.box(584, 176, 88, 60, "tuned\nmodel", MODEL)
@@ -152,7 +152,7 @@ def two_roads():
     d.label(508, 112, "PPO, GRPO")
     d.arrow((138, 220), (166, 220), (166, 276), (542, 276), (542, 220), (584, 220))
     d.label(354, 254, "DPO", INK, "middle", bold=True)
-    d.label(354, 298, "the loss is of the pairs themselves", GREY, "middle")
+    d.label(354, 298, "the loss is computed from the pairs themselves", GREY, "middle")
     return d
 
 
