@@ -313,18 +313,22 @@ def test_batches_by_length_hold_every_message_once(tmp_path):
     assert lengths != [(ids != ch06.PAD_TOKEN_ID).sum().item() for ids, _ in dataset]  # control
 
 
-def test_the_learning_rate_falls_to_zero():
-    model = classifier()
-    optimizer = ch06.falling_adamw(model, learning_rate=0.1, num_updates=4)
+def test_each_part_has_its_learning_rate_and_all_fall_to_zero():
+    model = classifier().requires_grad_(True)
+    optimizer = ch06.falling_adamw(model, 4, block_rate=0.1, table_rate=0.4, head_rate=0.2)
     rates = []
     for _ in range(4):
-        rates.append(optimizer.param_groups[0]["lr"])
+        rates += [group["lr"] for group in optimizer.param_groups]
         optimizer.step()
-    assert rates == pytest.approx([0.1, 0.075, 0.05, 0.025])
-    assert optimizer.param_groups[0]["lr"] == 0
-    frozen = [p for p in model.parameters() if not p.requires_grad]
-    trained = {id(p) for p in optimizer.param_groups[0]["params"]}
-    assert trained.isdisjoint(map(id, frozen)) and frozen
+    expected = [0.1, 0.4, 0.2, 0.075, 0.3, 0.15, 0.05, 0.2, 0.1, 0.025, 0.1, 0.05]
+    assert rates == pytest.approx(expected)
+    blocks, table, head = optimizer.param_groups
+    assert {group["lr"] for group in optimizer.param_groups} == {0}
+    assert table["params"] == [model.tok_emb.weight] and table["weight_decay"] == 0
+    assert [id(p) for p in head["params"]] == [id(p) for p in model.out_head.parameters()]
+    all_ids = {id(p) for group in (blocks, table, head) for p in group["params"]}
+    assert all_ids == {id(p) for p in model.parameters()}
+    assert len(blocks["params"]) == len(all_ids) - 3
 
 
 def test_values_are_plotted_over_epochs_and_examples():
@@ -388,9 +392,13 @@ def test_the_command_line_trains_on_a_file_of_ones_own(tmp_path, capsys, monkeyp
     trained = []
     monkeypatch.setattr(ch06, "finetune_pocket", lambda *arguments: trained.append(arguments))
     path = write(tmp_path / "own.tsv", "ham\thi there\nspam\twin a prize\n")
-    assert ch06.main(["--data", str(path), "--path", "c.pth", "--seed", "7"]) == 0
+    to = str(tmp_path / "new" / "c.pth")
+    assert ch06.main(["--data", str(path), "--path", to, "--seed", "7"]) == 0
     [(messages, saved, seed)] = trained
-    assert (messages["Text"].tolist(), saved, seed) == (["hi there", "win a prize"], "c.pth", 7)
+    assert (messages["Text"].tolist(), saved, seed) == (["hi there", "win a prize"], to, 7)
+    assert (tmp_path / "new").is_dir()
+    assert ch06.main(["--data", str(path), "--path", str(path / "c.pth")]) == 2
+    assert "own.tsv" in capsys.readouterr().err  # before any training
     write(path, "ham,hi there\n")
     assert ch06.main(["--data", str(path)]) == 2
     assert "must have two columns" in capsys.readouterr().err

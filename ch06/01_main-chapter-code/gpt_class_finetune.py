@@ -29,7 +29,7 @@ import companion
 import gpt_train
 from gpt import GPTModel
 from gpt_train import check_loss, load_checkpoint, save_checkpoint
-from pocket_model import POCKET_CONFIG, load_pocket
+from pocket_model import POCKET_CONFIG, load_pocket, separate_new_tokens
 
 CLASSES = ("ham", "spam")  # a label is the place of its class here
 COLUMNS = ["Label", "Text"]
@@ -466,16 +466,34 @@ def load_classifier(path, cfg=POCKET_CONFIG):
     return LastTextToken(model).eval()
 
 
-def falling_adamw(model, learning_rate, num_updates):
-    """AdamW of all parameters that are trained; its learning rate falls to 0 in so many updates."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.1, fused=True)
+def falling_adamw(gpt, num_updates, block_rate=1e-4, table_rate=1e-2, head_rate=1e-3):
+    """AdamW of all parameters of a classifier; its learning rates fall to 0 in so many updates.
+
+    The blocks keep what they know by a small rate. The table of tokens needs a large one: a row
+    learns only from the few messages in which its token occurs, and the pocket model has not met
+    many tokens of text messages before.
+
+    Args:
+        gpt: what `make_classifier` gives, with no parameter frozen.
+        num_updates: after which the rates are 0.
+        block_rate: the learning rate of blocks, positions and last normalization.
+        table_rate: that of the table of tokens, which gets no weight decay.
+        head_rate: that of the new output layer.
+    """
+    table, head = gpt.tok_emb.weight, list(gpt.out_head.parameters())
+    apart = {id(parameter) for parameter in (table, *head)}
+    groups = [
+        {"params": [p for p in gpt.parameters() if id(p) not in apart], "lr": block_rate},
+        {"params": [table], "lr": table_rate, "weight_decay": 0.0},
+        {"params": head, "lr": head_rate},
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.1, fused=True)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=num_updates)
     optimizer.register_step_post_hook(lambda *_: schedule.step())
     return optimizer
 
 
-def finetune_pocket(table, path=None, seed=123, num_epochs=4, learning_rate=5e-4):
+def finetune_pocket(table, path=None, seed=123, num_epochs=3):
     """Make a classifier of the pocket model.
 
     Unlike the book, all of the model is trained, and it is read at the last token of the message.
@@ -497,9 +515,11 @@ def finetune_pocket(table, path=None, seed=123, num_epochs=4, learning_rate=5e-4
         loaders = create_spam_loaders(parts, Path(folder))
     check_fits(loaders[0].dataset, POCKET_CONFIG["context_length"])  # the others are cut to it
     torch.manual_seed(seed)
-    model = LastTextToken(make_classifier(load_pocket()).requires_grad_(True)).to(device)
+    gpt = load_pocket()
+    separate_new_tokens(gpt, loaders[0].dataset.encoded_texts)
+    model = LastTextToken(make_classifier(gpt).requires_grad_(True)).to(device)
     batches = DataLoader(batches_by_length(loaders[0].dataset), batch_size=None, shuffle=True)
-    optimizer = falling_adamw(model, learning_rate, num_epochs * len(batches))
+    optimizer = falling_adamw(gpt, num_epochs * len(batches))
     start = time.perf_counter()
     train_classifier_simple(
         model, batches, loaders[1], optimizer, device, num_epochs, eval_freq=50, eval_iter=5
@@ -509,7 +529,7 @@ def finetune_pocket(table, path=None, seed=123, num_epochs=4, learning_rate=5e-4
     for name, accuracy in zip(("training", "validation", "test"), accuracies, strict=True):
         print(f"{name} accuracy: {accuracy:.2%}")
     if path is not None:
-        save_checkpoint(path, model.gpt, POCKET_CONFIG)
+        save_checkpoint(path, gpt, POCKET_CONFIG)
     return model, accuracies
 
 
@@ -527,12 +547,14 @@ def main(arguments=None):
     try:
         if options.message is None:
             companion.setup()
+            if options.path is not None:  # a folder that cannot be is told before the training
+                Path(options.path).parent.mkdir(parents=True, exist_ok=True)
             table = read_messages(options.data or companion.asset("messages.tsv"))
             finetune_pocket(table, options.path, options.seed)
         else:
             model = load_classifier(options.path)
             print(classify_review(options.message, model, tiktoken.get_encoding("gpt2"), "cpu"))
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"gpt_class_finetune.py: {error}", file=sys.stderr)
         return 2
     return 0
