@@ -13,6 +13,7 @@ import companion
 import dpo
 from evaluate_pocket import nats_per_token
 from gpt import GPTModel
+from gpt_train import load_checkpoint
 from pocket_model import POCKET_CONFIG, load_pocket
 
 companion.prepare_tokenizer()
@@ -256,6 +257,41 @@ def test_a_loss_that_is_no_number_stops_the_training():
     optimizer = torch.optim.AdamW(policy.parameters())
     with pytest.raises(ValueError, match="The loss is nan"):
         next(dpo.train_dpo(policy, reference, toy_dataset(), optimizer))
+
+
+# The command line
+
+
+@pytest.fixture
+def toy_run(monkeypatch):
+    """Let `main` tune the toy model on toy pairs; the calls of the training."""
+    calls = []
+
+    def tune(policy, training):
+        calls.append(len(training))
+        return dpo.frozen_copy(policy)
+
+    monkeypatch.setattr(dpo, "tune_pocket", tune)
+    monkeypatch.setattr(dpo, "load_pocket", toy_model)
+    monkeypatch.setattr(dpo, "load_preferences", lambda: (PAIRS[:3], PAIRS))
+    monkeypatch.setattr(dpo, "POCKET_CONFIG", TOY)
+    return calls
+
+
+def test_the_tuned_model_is_saved_into_a_new_folder(toy_run, tmp_path, capsys):
+    path = tmp_path / "new" / "kind.pth"
+    assert dpo.main(["--path", str(path)]) == 0
+    assert toy_run == [3]
+    assert "On 4 held-out pairs" in capsys.readouterr().out
+    saved, model = load_checkpoint(path, TOY)["model_state_dict"], toy_model().state_dict()
+    assert all(torch.equal(saved[name], model[name]) for name in model)
+
+
+def test_a_folder_that_cannot_be_is_reported_before_the_training(toy_run, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert dpo.main(["--path", str(tmp_path / "file" / "kind.pth")]) == 2
+    assert capsys.readouterr().err.startswith("dpo.py: ")
+    assert toy_run == []
 
 
 # The pocket model

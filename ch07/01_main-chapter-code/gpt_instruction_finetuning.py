@@ -28,7 +28,7 @@ import companion
 from gpt import GPTModel
 from gpt_train import load_checkpoint, save_checkpoint, train_model_simple
 from gpt_with_kv_cache import GPTModelWithCache, KVCache
-from pocket_model import POCKET_CONFIG, load_pocket
+from pocket_model import POCKET_CONFIG, load_pocket, separate_new_tokens
 
 PAD_TOKEN_ID = 50256  # <|endoftext|>
 IGNORE_INDEX = -100  # what torch's cross-entropy leaves out
@@ -347,7 +347,7 @@ def finetune(model, train_loader, val_loader, num_epochs, learning_rate, start_c
     """
     model.tok_emb.weight.requires_grad_(False)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.1, fused=True)
     num_steps = num_epochs * len(train_loader)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / num_steps)
     optimizer.register_step_post_hook(lambda *_: schedule.step())
@@ -474,6 +474,7 @@ def instruct_pocket(path=None, num_epochs=3, learning_rate=1e-3, batch_size=8, s
     torch.manual_seed(seed)
     model = load_pocket().to(device)
     loaders = create_answer_loaders(parts, tokenizer, batch_size, device=device)
+    separate_new_tokens(model, loaders[0].dataset.encoded_texts)
     start_context = format_prompt(parts[2][0])
     finetune(model, loaders[0], loaders[2], num_epochs, learning_rate, start_context, device)
     model.eval()
@@ -504,6 +505,12 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if options.instruction is None:
         companion.setup()
+        if options.path is not None:  # a folder that cannot be is told before the training
+            try:
+                Path(options.path).parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                print(f"gpt_instruction_finetuning.py: {error}", file=sys.stderr)
+                return 2
         _, responses = instruct_pocket(options.path, options.epochs)
         test = split_entries(read_instructions(companion.asset("instructions.json")))[1]
         print(scores_by_task(test, responses).round(2).to_string())

@@ -6,8 +6,8 @@ learns; the reference is a frozen copy of what it was before.
 Shapes: B pairs, R = 2B rows of a batch (the chosen answers, then the rejected ones), T tokens of
 the longest row, N tokens of all answers in the batch, V vocabulary. Log-probabilities are natural.
 
-    python dpo.py                        # tunes the pocket model on the embedded pairs
-    python dpo.py --path build/kind.pth  # and saves it
+    python dpo.py                              # tunes the pocket model on the embedded pairs
+    python dpo.py --path ../../build/kind.pth  # and saves it
 
 Source: Rafailov et al., "Direct Preference Optimization", 2023. Beyond the book.
 """
@@ -15,6 +15,8 @@ Source: Rafailov et al., "Direct Preference Optimization", 2023. Beyond the book
 import argparse
 import copy
 import json
+import sys
+from pathlib import Path
 
 import tiktoken
 import torch
@@ -299,10 +301,17 @@ def tune_pocket(policy, training, beta=0.1, learning_rate=2.5e-5, num_epochs=1):
 
 
 def main(arguments=None):
+    """The command line; the exit status, 2 where the model could not be saved."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--path", help="where to save the tuned model")
     path = parser.parse_args(arguments).path
     companion.setup()
+    if path is not None:  # a folder that cannot be is reported before the training
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            print(f"dpo.py: {error}", file=sys.stderr)
+            return 2
     torch.manual_seed(123)
     training, held_out = (
         PreferenceDataset(pairs, tiktoken.get_encoding("gpt2"), POCKET_CONFIG["context_length"])
@@ -316,7 +325,8 @@ def main(arguments=None):
         print(f"{name:16} {before[name]:.4f} -> {after[name]:.4f}")
     if path is not None:
         save_checkpoint(path, policy, POCKET_CONFIG)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

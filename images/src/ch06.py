@@ -183,7 +183,7 @@ def balance_and_split():
         for k in range(stripes):
             color = SPAM if (k * 7 + i) % 5 in (0, 3) or (k * 3) % 7 == 1 else HAM
             d.rect(Box(x + 4 + (w - 8) * k / stripes, 268, (w - 8) / stripes, 26), color, color)
-        names = ("to learn from", "validation:\nto choose by", "test: to\nmeasure with")
+        names = ("to learn from", "validation:\nto choose by", "test: to\nmeasure by")
         left = (x, x - 28, x + 36)[i]  # the second is narrow
         d.label(left, 318, f"{rows:,}", INK, bold=True)
         d.label(left, 338, names[i], INK)
@@ -385,7 +385,7 @@ def where_to_read():
     d.label(
         MARGIN,
         336,
-        "the model can learn to read at the end. With another length, the answer may change.",
+        "the model can learn to read at the end. Another length may change the answer.",
     )
     return d
 
