@@ -295,7 +295,13 @@ CLAIMS = {  # of the README: better row, worse row, by how much at least
     "the token that decides must have seen the message": ("chapter 6", "first token", 0.05),
     "without the mask, the first one sees all": ("first token, no mask", "first token", 0.03),
     "cutting takes away what tells spam": ("cut to 32", "cut to 8", 0.03),
-    "pretrained weights are worth something": ("all", "all, from random weights", 0.02),
+    "the text's own last token is a better place": ("last token of the text", "chapter 6", 0.02),
+    "padding to the whole context is harder to learn": (
+        "chapter 6",
+        "padded to 256, the context",
+        0.03,
+    ),
+    "the head alone can do little": ("chapter 6", "head", 0.2),
 }
 
 
@@ -306,15 +312,20 @@ def test_what_the_readme_says_is_what_was_measured(claim, stored):
         name: [float(r["accuracy"]) for r in stored if r["choice"] == name]
         for name in (better, worse)
     }
-    if not all(accuracies.values()):
-        pytest.skip("a row is not measured yet: python additional_experiments.py")
     assert sum(accuracies[better]) / 3 > sum(accuracies[worse]) / 3 + difference
+
+
+def test_random_weights_do_as_well(stored):
+    mean = {
+        name: sum(float(r["accuracy"]) for r in stored if r["choice"] == name) / 3
+        for name in ("all", "all, from random weights", "head")
+    }
+    assert abs(mean["all"] - mean["all, from random weights"]) < 0.02
+    assert abs(mean["all"] - mean["head"]) > 0.2  # control
 
 
 def test_padding_and_messages_one_by_one_came_out_alike(stored):
     rows = {(r["choice"], r["seed"]): float(r["accuracy"]) for r in stored}
     for seed in map(str, SEEDS):
-        found = [rows.get((name, seed)) for name in ("last token of the text", SINGLE)]
-        if None in found:
-            pytest.skip("a row is not measured yet: python additional_experiments.py")
+        found = [rows[name, seed] for name in ("last token of the text", SINGLE)]
         assert abs(found[0] - found[1]) < 0.015
