@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ MADE_BY_TOOLS = {".git", ".venv", "build", "__pycache__", ".pytest_cache", ".ruf
 MADE_BY_TOOLS |= {".ipynb_checkpoints"}
 
 os.environ.update(STORED_UNDER)  # before any kernel starts
+# A shell that starts the tests in the background has Ctrl-C ignored in them and in all they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def files_below(root):
