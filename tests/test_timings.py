@@ -87,6 +87,19 @@ def stale(measured):
     ]
 
 
+def test_every_notebook_was_measured():
+    wanted = {path.relative_to(ROOT).as_posix() for path in all_notebooks()}
+    assert wanted - timings.stored().keys() == set(), "make timings (CH=ch02: of one chapter)"
+
+
+def test_the_readmes_show_what_was_measured():
+    measured = timings.stored()
+    assert stale(measured) == [], "make tables"
+    name, timing = next(iter(measured.items()))  # control
+    slower = {**measured, name: timing._replace(seconds=timing.seconds + 100)}
+    assert {"README.md", "README.zh-CN.md"} < set(stale(slower))
+
+
 def test_every_notebook_is_in_the_table_of_its_folder():
     pages = {path.parent: text for path, text in timings.pages(timings.stored())}
     for path in all_notebooks():
