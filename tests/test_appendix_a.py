@@ -2,7 +2,6 @@
 
 import gc
 import importlib
-import multiprocessing
 import os
 import runpy
 import signal
@@ -13,6 +12,7 @@ import weakref
 import nbformat
 import psutil
 import pytest
+import quick_starts
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
@@ -218,7 +218,6 @@ ddp.DistributedSampler = PlainShare
 def train(folder, count, sizes, batch_size=2, before=""):
     """Train in `count` processes, on data of each size in turn; their exit statuses."""
     folder.mkdir()
-    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
     processes = []
     for rank in range(count):
         code = WORK.format(
@@ -232,9 +231,7 @@ def train(folder, count, sizes, batch_size=2, before=""):
             count=count,
             before=before.format(rank=rank, count=count),
         )
-        processes.append(context.Process(target=exec, args=(code, {}), daemon=True))
-    for process in processes:
-        process.start()
+        processes.append(quick_starts.start(code))
     for process in processes:
         process.join(120)
         process.kill()

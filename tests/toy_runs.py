@@ -3,13 +3,12 @@
 import csv
 import itertools
 import json
-import multiprocessing
-import os
 import random
 import socket
 import time
 
 import pytest
+import quick_starts
 
 TOY_VOCABULARY = 61
 # Code that a process of its own runs: what it prints goes to a file.
@@ -102,11 +101,6 @@ class ToyRun:
 
         They run the code `before` first, which may change the module `trainer`.
         """
-        kind = "forkserver" if os.name == "posix" else "spawn"
-        context = multiprocessing.get_context(kind)
-        if kind == "forkserver":
-            # Once for all tests; every optimizer needs the second one.
-            context.set_forkserver_preload(["trainer", "torch._dynamo"])
         processes, port = [], free_port()
         for rank in range(count):
             code = START.format(
@@ -119,9 +113,7 @@ class ToyRun:
                 before=before,
                 arguments=self.arguments(*more),
             )
-            processes.append(context.Process(target=exec, args=(code, {}), daemon=True))
-        for process in processes:
-            process.start()
+            processes.append(quick_starts.start(code))
         return processes
 
     def finish(self, *more, count=1, before="", seconds=120):
