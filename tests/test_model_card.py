@@ -155,12 +155,27 @@ def test_samples_are_those_of_their_seeds(model):
     assert sample(model, PROMPTS[0], 5) not in CARD.replace("> ", "")  # control
 
 
-@pytest.mark.slow
-def test_loss_on_the_held_out_text(model):
+@pytest.fixture(scope="module")
+def held_out_ids():
     if not HELD_OUT.exists():
         pytest.skip(f"{HELD_OUT.name} is not on this machine; the card says where it is from")
     assert hashlib.sha256(HELD_OUT.read_bytes()).hexdigest() == HELD_OUT_SHA256
-    ids = text_to_token_ids(gzip.decompress(HELD_OUT.read_bytes()).decode(), TOKENIZER)[0]
-    loss = nats_per_token(model, ids)
+    return text_to_token_ids(gzip.decompress(HELD_OUT.read_bytes()).decode(), TOKENIZER)[0]
+
+
+@pytest.mark.training  # three minutes on one core
+def test_loss_on_the_held_out_text(model, held_out_ids):
+    loss = nats_per_token(model, held_out_ids)
     assert stated(r"\*\*([\d.]+) nats per token\*\*") == [round(loss, 2)]
     assert loss <= 2.6
+
+
+@pytest.mark.slow
+def test_loss_on_a_sample_of_the_held_out_text(model, untrained, held_out_ids):
+    """Every 16th window: their mean lies within three standard errors of what the card says."""
+    windows = held_out_ids[: len(held_out_ids) // 257 * 257].view(-1, 257)[::16]
+    losses = torch.tensor([nats_per_token(model, ids) for ids in windows])
+    margin = 3 * losses.std() / math.sqrt(len(losses))
+    (loss,) = stated(r"\*\*([\d.]+) nats per token\*\*")
+    assert abs(losses.mean() - loss) < margin < 0.5
+    assert nats_per_token(untrained, windows[0]) - loss > margin  # control
