@@ -1,7 +1,6 @@
 """How often the finetuned pocket model of chapter 6 is right, over three seeds.
 
-The aim is 95 of 100 test messages. It is reached with the repository's messages. With the book's,
-these seeds reach 95.3, 95.0 and 93.7 percent, so the test there asks for less. Only `-m training`
+At least 95 of 100 test messages must be, of the repository's and of the book's. Only `-m training`
 runs these tests. Each has a control: without an update the accuracy is that of chance.
 """
 
@@ -28,8 +27,8 @@ def test_95_percent_of_the_embedded_messages_are_right(seed):
 
 @pytest.mark.book
 @pytest.mark.parametrize("seed", SEEDS)
-def test_93_percent_of_the_books_messages_are_right(sms_collection, seed):
-    assert accuracy_of(sms_collection, seed) >= 0.93
+def test_95_percent_of_the_books_messages_are_right(sms_collection, seed):
+    assert accuracy_of(sms_collection, seed) >= 0.95
 
 
 def test_without_an_update_it_is_chance():

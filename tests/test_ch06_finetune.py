@@ -331,6 +331,24 @@ def test_each_part_has_its_learning_rate_and_all_fall_to_zero():
     assert len(blocks["params"]) == len(all_ids) - 3
 
 
+def test_tokens_are_hidden_in_training_only_and_padding_never():
+    model, seen = classifier(), []
+    model.tok_emb.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    strange_ids = [50000, 50001]
+    ch06.hide_tokens(model, strange_ids, share=0.25)
+    ids = torch.randint(1000, (40, 10))
+    ids[:, 7:] = ch06.PAD_TOKEN_ID
+    torch.manual_seed(0)
+    model.train()(ids), model(ids), model.eval()(ids)
+    for given in seen[:2]:
+        is_hidden = given != ids
+        assert not is_hidden[:, 7:].any()
+        assert 0.15 < is_hidden[:, :7].float().mean() < 0.35
+        assert set(given[is_hidden].tolist()) == set(strange_ids)
+    assert not torch.equal(seen[0], seen[1])  # others each time
+    assert torch.equal(seen[2], ids)  # control
+
+
 def test_values_are_plotted_over_epochs_and_examples():
     figure = ch06.plot_values([0, 1], [0, 90], [0.5, 0.9], [0.4, 0.8], label="accuracy")
     epochs, examples = figure.axes

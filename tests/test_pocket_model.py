@@ -10,6 +10,8 @@ from gpt import GPTModel
 from pocket_model import (
     POCKET_CONFIG,
     fit,
+    lend_rows,
+    met_tokens,
     pack,
     row_of_rare_tokens,
     separate_new_tokens,
@@ -43,6 +45,22 @@ def test_new_tokens_get_rows_of_their_own():
     assert (rows != before).any(dim=1).nonzero()[:, 0].tolist() == new_ids
     assert separate_new_tokens(model, [tokenizer.encode(" the")]) == []
     assert torch.equal(model.out_head.weight, rows)  # what can be read can be written
+
+
+def test_tokens_get_the_rows_of_tokens_that_differ_in_capitals_and_spaces_only():
+    model = pocket_model.load_pocket()
+    before = model.tok_emb.weight.detach().clone()
+    lent = lend_rows(model)
+    (shouted,), (calm,) = (
+        tiktoken.get_encoding("gpt2").encode(word) for word in (" STOP", " stop")
+    )
+    assert lent[shouted] == calm
+    rows = model.tok_emb.weight.detach()
+    assert torch.equal(rows[shouted], before[calm])
+    assert not torch.equal(before[shouted], before[calm])  # control
+    assert set(lent.values()) <= set(met_tokens()) and not set(lent) & set(met_tokens())
+    untouched = sorted(set(range(len(rows))) - set(lent))
+    assert torch.equal(rows[untouched], before[untouched])
 
 
 def test_tokens_never_met_have_the_probability_that_was_asked_for():

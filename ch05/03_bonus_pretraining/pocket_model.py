@@ -11,6 +11,7 @@ Shapes: V GPT-2's vocabulary (50,257), K tokens that the model has met, C width 
 
 from itertools import chain
 
+import tiktoken
 import torch
 from safetensors.torch import load_file
 
@@ -47,6 +48,15 @@ def load_pocket(cfg=POCKET_CONFIG):
     return model.eval()
 
 
+def met_tokens():
+    """The ids that the pocket model has met, a sorted list.
+
+    Raises:
+        AssetError: as `load_pocket`.
+    """
+    return load_file(companion.asset(FILE))["vocabulary"].tolist()
+
+
 def separate_new_tokens(model, encoded_texts):
     """Give each token of some texts that the model has not met a row of its own in its table.
 
@@ -63,13 +73,44 @@ def separate_new_tokens(model, encoded_texts):
     Raises:
         AssetError: as `load_pocket`.
     """
-    met = load_file(companion.asset(FILE))["vocabulary"].tolist()
+    met = met_tokens()
     new_ids = sorted(set(chain.from_iterable(encoded_texts)) - set(met))
     table = model.tok_emb.weight  # (V, C)
     with torch.no_grad():
         spread = table[met].std(dim=0)  # (C,)
         table[new_ids] += 0.5 * spread * torch.randn(len(new_ids), len(spread)).to(table.device)
     return new_ids
+
+
+def lend_rows(model):
+    """Let tokens that the model has not met begin with what it knows of their like.
+
+    Each gets the row of a token that was met, if the two differ only in capitals and in spaces
+    around them: " STOP" that of " stop". Where several would do, that is the first one in GPT-2's
+    vocabulary, which is mostly the commonest.
+
+    It is for a model that reads. One that writes takes both tokens for equally likely, as their
+    logits come from the same row.
+
+    Args:
+        model: what `load_pocket` gives, which is changed.
+
+    Returns:
+        {id: the id whose row it has got}.
+
+    Raises:
+        AssetError: as `load_pocket`.
+    """
+    tokenizer, met, lenders = tiktoken.get_encoding("gpt2"), met_tokens(), {}
+    spellings = [tokenizer.decode_single_token_bytes(i) for i in range(POCKET_CONFIG["vocab_size"])]
+    spellings = [spelling.strip().lower() for spelling in spellings]
+    for token_id in met:
+        lenders.setdefault(spellings[token_id], token_id)
+    unmet = sorted(set(range(len(spellings))) - set(met))
+    lent = {i: lenders[spellings[i]] for i in unmet if spellings[i] in lenders}
+    with torch.no_grad():
+        model.tok_emb.weight[list(lent)] = model.tok_emb.weight[list(lent.values())]
+    return lent
 
 
 def fit(model, weights):

@@ -28,8 +28,9 @@ from torch.utils.data import DataLoader, Dataset
 import companion
 import gpt_train
 from gpt import GPTModel
+from gpt_fast import swap_parts
 from gpt_train import check_loss, load_checkpoint, save_checkpoint
-from pocket_model import POCKET_CONFIG, load_pocket, separate_new_tokens
+from pocket_model import POCKET_CONFIG, lend_rows, load_pocket, met_tokens, separate_new_tokens
 
 CLASSES = ("ham", "spam")  # a label is the place of its class here
 COLUMNS = ["Label", "Text"]
@@ -493,6 +494,34 @@ def falling_adamw(gpt, num_updates, block_rate=1e-4, table_rate=1e-2, head_rate=
     return optimizer
 
 
+def hide_tokens(gpt, strange_ids, share=0.15, pad_token_id=PAD_TOKEN_ID):
+    """Let a classifier see a part of each message in training only: word dropout. Changes it.
+
+    With few messages it learns single words that gave a class away. With some hidden, others each
+    time, it has to look at the rest, too. They are hidden behind tokens that no message has, so it
+    also learns what a token is worth that it does not know.
+
+    Args:
+        gpt: the model. Whatever it is given in training mode, each token but the padding is
+            replaced with the probability `share`.
+        strange_ids: ids to draw the replacements from.
+
+    Source: Iyyer et al. 2015, "Deep unordered composition rivals syntactic methods for text
+    classification", section 3.2, who leave the words out.
+    """
+    strange_ids = torch.tensor(strange_ids)
+
+    def hide(gpt, inputs):
+        (ids,) = inputs  # (B, T)
+        if not gpt.training:
+            return None  # as it is
+        is_hidden = (torch.rand(ids.shape) < share).to(ids.device) & (ids != pad_token_id)
+        drawn = strange_ids[torch.randint(len(strange_ids), ids.shape)].to(ids.device)
+        return torch.where(is_hidden, drawn, ids)
+
+    gpt.register_forward_pre_hook(hide)
+
+
 def finetune_pocket(table, path=None, seed=123, num_epochs=3):
     """Make a classifier of the pocket model.
 
@@ -516,8 +545,13 @@ def finetune_pocket(table, path=None, seed=123, num_epochs=3):
     check_fits(loaders[0].dataset, POCKET_CONFIG["context_length"])  # the others are cut to it
     torch.manual_seed(seed)
     gpt = load_pocket()
-    separate_new_tokens(gpt, loaders[0].dataset.encoded_texts)
+    encoded_texts = loaders[0].dataset.encoded_texts
+    separate_new_tokens(gpt, encoded_texts)
+    lend_rows(gpt)
     model = LastTextToken(make_classifier(gpt).requires_grad_(True)).to(device)
+    swap_parts(gpt)  # chapter 5's faster layers: the same weights and numbers
+    all_ids = range(POCKET_CONFIG["vocab_size"])
+    hide_tokens(gpt, sorted({*all_ids}.difference(met_tokens(), *encoded_texts)))
     batches = DataLoader(batches_by_length(loaders[0].dataset), batch_size=None, shuffle=True)
     optimizer = falling_adamw(gpt, num_epochs * len(batches))
     start = time.perf_counter()
