@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 import companion
 from gpt import GPTModel
+from gpt_fast import swap_parts
 from gpt_train import load_checkpoint, save_checkpoint, train_model_simple
 from gpt_with_kv_cache import GPTModelWithCache, KVCache
 from pocket_model import POCKET_CONFIG, load_pocket, separate_new_tokens
@@ -463,7 +464,7 @@ def scores_by_task(entries, responses):
 # The whole
 
 
-def instruct_pocket(path=None, num_epochs=3, learning_rate=1e-3, batch_size=8, seed=123):
+def instruct_pocket(path=None, num_epochs=3, learning_rate=1.5e-3, batch_size=16, seed=123):
     """Finetune the pocket model on the repository's instructions.
 
     Returns:
@@ -475,6 +476,7 @@ def instruct_pocket(path=None, num_epochs=3, learning_rate=1e-3, batch_size=8, s
     model = load_pocket().to(device)
     loaders = create_answer_loaders(parts, tokenizer, batch_size, device=device)
     separate_new_tokens(model, loaders[0].dataset.encoded_texts)
+    swap_parts(model)  # chapter 5's faster layers: the same weights and numbers
     start_context = format_prompt(parts[2][0])
     finetune(model, loaders[0], loaders[2], num_epochs, learning_rate, start_context, device)
     model.eval()
