@@ -45,8 +45,10 @@ run: $(STAMP)  ## execute the main notebooks into build/executed (CH=ch02: one c
 lab: $(STAMP)  ## open JupyterLab on 127.0.0.1 at the table of contents
 	$(BIN)/python -m companion lab
 
+# Notebooks begin, which take longest: then no worker waits at the end for the other one's.
 test: lint  ## lint, unit tests, every notebook against its stored outputs
-	$(PYTEST) -n 2 --dist loadscope --nbval --nbval-current-env --nbval-cell-timeout=900 tests $(NOTEBOOK_FOLDERS)
+	$(PYTEST) -n 2 --dist loadscope --no-loadscope-reorder --nbval --nbval-current-env \
+		--nbval-cell-timeout=900 $(NOTEBOOK_FOLDERS) tests
 
 test-fast: $(STAMP)  ## unit tests alone, under a minute
 	$(PYTEST) -n 2 --dist loadscope -m "not (notebook or browser or cuda or book or slow)" tests
