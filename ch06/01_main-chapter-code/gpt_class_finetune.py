@@ -498,8 +498,8 @@ def hide_tokens(gpt, strange_ids, share=0.15, pad_token_id=PAD_TOKEN_ID):
     """Let a classifier see a part of each message in training only: word dropout. Changes it.
 
     With few messages it learns single words that gave a class away. With some hidden, others each
-    time, it has to look at the rest, too. They are hidden behind tokens that no message has, so it
-    also learns what a token is worth that it does not know.
+    time, it has to look at the rest, too. They are hidden behind tokens that no training message
+    has, as new messages will have some.
 
     Args:
         gpt: the model. Whatever it is given in training mode, each token but the padding is
@@ -530,7 +530,8 @@ def finetune_pocket(table, path=None, seed=123, num_epochs=3):
     Args:
         table: messages, as `read_messages` gives them. They are balanced, and split with seed 123.
         path: where to save the weights, if given.
-        seed: of the new head's weights and of the order in which the training shuffles.
+        seed: of the new head's weights, of the rows of new tokens, of the order in which the
+            training shuffles, and of the tokens that it hides.
 
     Returns:
         The classifier, and its accuracies on the training, validation and test part.
