@@ -163,6 +163,7 @@ def held_out_ids():
     return text_to_token_ids(gzip.decompress(HELD_OUT.read_bytes()).decode(), TOKENIZER)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.training  # three minutes on one core
 def test_loss_on_the_held_out_text(model, held_out_ids):
     loss = nats_per_token(model, held_out_ids)

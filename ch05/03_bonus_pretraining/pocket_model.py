@@ -85,8 +85,8 @@ def separate_new_tokens(model, encoded_texts):
 def lend_rows(model):
     """Let tokens that the model has not met begin with what it knows of their like.
 
-    Each gets the row of a token that was met, if the two differ only in capitals and in spaces
-    around them: " STOP" that of " stop". Where several would do, that is the first one in GPT-2's
+    Each gets the row of a token that was met, if the two differ only in capitals and in the white
+    space around them: " STOP" that of " stop". Where several would do, that is the first one in GPT-2's
     vocabulary, which is mostly the commonest.
 
     It is for a model that reads. One that writes takes both tokens for equally likely, as their
