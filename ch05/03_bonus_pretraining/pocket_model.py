@@ -86,8 +86,8 @@ def lend_rows(model):
     """Let tokens that the model has not met begin with what it knows of their like.
 
     Each gets the row of a token that was met, if the two differ only in capitals and in the white
-    space around them: " STOP" that of " stop". Where several would do, that is the first one in GPT-2's
-    vocabulary, which is mostly the commonest.
+    space around them: " STOP" that of " stop". Where several would do, that is the first one in
+    GPT-2's vocabulary, which is mostly the commonest.
 
     It is for a model that reads. One that writes takes both tokens for equally likely, as their
     logits come from the same row.
