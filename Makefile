@@ -50,7 +50,7 @@ test: lint  ## lint, unit tests, every notebook against its stored outputs
 	$(PYTEST) -n 2 --dist loadscope --no-loadscope-reorder --nbval --nbval-current-env \
 		--nbval-cell-timeout=900 $(NOTEBOOK_FOLDERS) tests
 
-test-fast: $(STAMP)  ## unit tests alone, under a minute
+test-fast: $(STAMP)  ## unit tests alone, a minute and a half
 	$(PYTEST) -n 2 --dist loadscope -m "not (notebook or browser or cuda or book or slow)" tests
 
 test-cuda: $(STAMP)  ## the tests that need an NVIDIA GPU
